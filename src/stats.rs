@@ -1,0 +1,172 @@
+//! Counters: written by one engine, read by anyone. Only an engine's `handle` counts.
+
+use std::ops::AddAssign;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::verdict::{Direction, DropReason};
+
+/// Packets and octets (of IP, as received for inputs and as sent for outputs).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Packets; a segmentation-offload packet counts as one.
+    pub packets: u64,
+    /// Octets from the IP header on.
+    pub octets: u64,
+}
+
+impl AddAssign for Traffic {
+    fn add_assign(&mut self, other: Traffic) {
+        self.packets += other.packets;
+        self.octets += other.octets;
+    }
+}
+
+/// A pair of cells with a single writer: a plain load and store, no locked instruction.
+#[derive(Debug, Default)]
+struct Cells {
+    packets: AtomicU64,
+    octets: AtomicU64,
+}
+
+impl Cells {
+    #[inline]
+    fn add(&self, octets: usize) {
+        self.packets.store(self.packets.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        self.octets.store(self.octets.load(Ordering::Relaxed) + octets as u64, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> Traffic {
+        Traffic { packets: self.packets.load(Ordering::Relaxed), octets: self.octets.load(Ordering::Relaxed) }
+    }
+}
+
+/// The live counters of one engine, one pair of cells for each direction.
+#[derive(Debug)]
+pub struct Counters {
+    received: [Cells; 2],
+    forwarded: [Cells; 2],
+    dropped: [[Cells; DropReason::COUNT]; 2],
+    held: [AtomicU64; 2],
+    replies: [Cells; 2],
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        Counters {
+            received: Default::default(),
+            forwarded: Default::default(),
+            dropped: std::array::from_fn(|_| std::array::from_fn(|_| Cells::default())),
+            held: Default::default(),
+            replies: Default::default(),
+        }
+    }
+}
+
+impl Counters {
+    /// One input of `octets`.
+    #[inline]
+    pub fn received(&self, direction: Direction, octets: usize) {
+        self.received[direction as usize].add(octets);
+    }
+
+    /// One input forwarded; `octets` of its output.
+    #[inline]
+    pub fn forwarded(&self, direction: Direction, octets: usize) {
+        self.forwarded[direction as usize].add(octets);
+    }
+
+    /// One input of `octets` dropped.
+    #[inline]
+    pub fn dropped(&self, direction: Direction, reason: DropReason, octets: usize) {
+        self.dropped[direction as usize][reason as usize].add(octets);
+    }
+
+    /// How many inputs are held now.
+    pub fn set_held(&self, direction: Direction, inputs: u64) {
+        self.held[direction as usize].store(inputs, Ordering::Relaxed);
+    }
+
+    /// One ICMP error of ours, of `octets`, about a packet of `direction`.
+    pub fn replied(&self, direction: Direction, octets: usize) {
+        self.replies[direction as usize].add(octets);
+    }
+
+    /// What the cells hold now.
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot { directions: Direction::ALL.map(|d| self.direction(d as usize)) }
+    }
+
+    fn direction(&self, d: usize) -> DirectionSnapshot {
+        DirectionSnapshot {
+            received: self.received[d].get(),
+            forwarded: self.forwarded[d].get(),
+            dropped: std::array::from_fn(|r| self.dropped[d][r].get()),
+            held: self.held[d].load(Ordering::Relaxed),
+            replies: self.replies[d].get(),
+        }
+    }
+}
+
+/// Counters as they were at one moment; sums over engines.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    /// By direction, in the order of `Direction::ALL`.
+    pub directions: [DirectionSnapshot; 2],
+}
+
+impl Default for Snapshot {
+    fn default() -> Self {
+        Counters::default().snapshot()
+    }
+}
+
+/// The counters of one direction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DirectionSnapshot {
+    /// All inputs.
+    pub received: Traffic,
+    /// Inputs that went on.
+    pub forwarded: Traffic,
+    /// Inputs dropped, by `DropReason as usize`.
+    pub dropped: [Traffic; DropReason::COUNT],
+    /// Inputs held now.
+    pub held: u64,
+    /// ICMP errors of ours.
+    pub replies: Traffic,
+}
+
+impl Snapshot {
+    /// Adds the counters of another engine.
+    pub fn add(&mut self, other: &Snapshot) {
+        for (mine, theirs) in self.directions.iter_mut().zip(&other.directions) {
+            mine.received += theirs.received;
+            mine.forwarded += theirs.forwarded;
+            for (m, t) in mine.dropped.iter_mut().zip(&theirs.dropped) {
+                *m += *t;
+            }
+            mine.held += theirs.held;
+            mine.replies += theirs.replies;
+        }
+    }
+
+    /// One direction.
+    pub fn direction(&self, direction: Direction) -> &DirectionSnapshot {
+        &self.directions[direction as usize]
+    }
+}
+
+impl DirectionSnapshot {
+    /// Inputs dropped for any reason.
+    pub fn dropped_total(&self) -> Traffic {
+        let mut sum = Traffic::default();
+        for t in &self.dropped {
+            sum += *t;
+        }
+        sum
+    }
+
+    /// received = forwarded + dropped + held.
+    pub fn is_balanced(&self) -> bool {
+        self.received.packets == self.forwarded.packets + self.dropped_total().packets + self.held
+    }
+}

@@ -1,0 +1,1 @@
+//! Internet checksum arithmetic (RFC 1071, RFC 1624).

@@ -1,0 +1,6 @@
+//! Packets as bytes: the buffer, checked views, checksum arithmetic.
+
+pub mod buf;
+pub mod checksum;
+
+pub use buf::{PacketBuf, VnetHdr};

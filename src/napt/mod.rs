@@ -7,7 +7,10 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 /// What distinguishes hosts inside: (IPv4, port) for a CE; other keys serve other members of the family.
-pub trait InsideKey: Copy + Eq + Hash + std::fmt::Debug {}
+pub trait InsideKey: Copy + Eq + Hash + std::fmt::Debug {
+    /// The port or ICMP identifier in it.
+    fn port(&self) -> u16;
+}
 /// An endpoint in the home.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Inside {
@@ -16,7 +19,11 @@ pub struct Inside {
     /// port or ICMP identifier
     pub port: u16,
 }
-impl InsideKey for Inside {}
+impl InsideKey for Inside {
+    fn port(&self) -> u16 {
+        self.port
+    }
+}
 /// An endpoint as the Internet sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Outside {
@@ -95,14 +102,19 @@ impl<K: InsideKey> Napt<K> {
     pub fn new(_addr: Ipv4Addr, _ports: PortSet, _timers: Timers, _seed: u64) -> Self {
         todo!()
     }
-    /// The mapping an outbound packet would use. Reads only.
+    /// The mapping an outbound packet would use at `now`: an expired one is absent even before its sweep. Reads only.
     #[inline]
-    pub fn propose_outbound(&self, _protocol: Protocol, _inside: K) -> Result<Proposal<K>, Refusal> {
+    pub fn propose_outbound(&self, _protocol: Protocol, _inside: K, _now: Duration) -> Result<Proposal<K>, Refusal> {
         todo!()
     }
     /// The mapping an inbound packet would use. Reads only.
     #[inline]
-    pub fn propose_inbound(&self, _protocol: Protocol, _outside: Outside) -> Result<Proposal<K>, Refusal> {
+    pub fn propose_inbound(
+        &self,
+        _protocol: Protocol,
+        _outside: Outside,
+        _now: Duration,
+    ) -> Result<Proposal<K>, Refusal> {
         todo!()
     }
     /// Outbound packet on its way: takes the port of a new mapping, refreshes an old one.
@@ -112,7 +124,7 @@ impl<K: InsideKey> Napt<K> {
     #[inline]
     pub fn commit_inbound(&mut self, _proposal: Proposal<K>, _flags: TcpFlags, _now: Duration) {}
     /// The existing mapping of an inside endpoint, for the packet quoted in an outbound ICMP error. Never refreshes.
-    pub fn outside_of(&self, _protocol: Protocol, _inside: K) -> Option<Outside> {
+    pub fn outside_of(&self, _protocol: Protocol, _inside: K, _now: Duration) -> Option<Outside> {
         todo!()
     }
     /// The earliest expiry.

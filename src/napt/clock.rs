@@ -1,0 +1,72 @@
+//! Idle times in ticks. Within one tick a further packet of a mapping changes nothing, so that a busy mapping
+//! moves in its list a few times a second, not with every packet.
+use std::time::Duration;
+
+const PER_SECOND: u64 = 4;
+const NANOS: u32 = 1_000_000_000 / PER_SECOND as u32;
+
+/// Quarters of a second since the caller's epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Tick(u64);
+
+impl Tick {
+    /// The first tick not before `now`: an idle time that starts here ends late by less than a tick, never early.
+    #[inline]
+    pub(super) fn starting(now: Duration) -> Tick {
+        Tick(now.as_secs().saturating_mul(PER_SECOND).saturating_add(u64::from(now.subsec_nanos().div_ceil(NANOS))))
+    }
+
+    /// The last tick not after `now`.
+    #[inline]
+    pub(super) fn reached(now: Duration) -> Tick {
+        Tick(now.as_secs().saturating_mul(PER_SECOND).saturating_add(u64::from(now.subsec_nanos() / NANOS)))
+    }
+
+    #[inline]
+    pub(super) fn after(self, idle: Ticks) -> Tick {
+        Tick(self.0.saturating_add(idle.0))
+    }
+
+    pub(super) fn time(self) -> Duration {
+        Duration::new(self.0 / PER_SECOND, (self.0 % PER_SECOND) as u32 * NANOS)
+    }
+}
+
+/// An idle time; at least one tick.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ticks(u64);
+
+impl Ticks {
+    pub(super) fn of(idle: Duration) -> Ticks {
+        Ticks(Tick::starting(idle).0.max(1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_idle_time_never_ends_early_and_at_most_one_tick_late() {
+        for (start, idle) in [(0, 300_000), (1, 300_000), (249, 999), (250, 1000), (251, 1001), (999, 1)] {
+            let (start, idle) = (Duration::from_millis(start), Duration::from_millis(idle));
+            let end = Tick::starting(start).after(Ticks::of(idle)).time();
+            assert!(end >= start + idle, "{start:?} {idle:?} {end:?}");
+            assert!(end < start + idle + Duration::from_millis(500), "{start:?} {idle:?} {end:?}");
+        }
+    }
+
+    #[test]
+    fn whole_seconds_are_exact() {
+        let end = Tick::starting(Duration::from_secs(17)).after(Ticks::of(Duration::from_secs(300))).time();
+        assert_eq!(end, Duration::from_secs(317));
+    }
+
+    #[test]
+    fn the_ends_of_time_do_not_overflow() {
+        let end = Tick::starting(Duration::MAX).after(Ticks::of(Duration::MAX));
+        assert!(end >= Tick::reached(Duration::MAX));
+        end.time();
+        assert!(Ticks::of(Duration::ZERO).0 == 1);
+    }
+}

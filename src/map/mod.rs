@@ -1,4 +1,7 @@
 //! RFC 7597 arithmetic on addresses and ports: rules, port sets, MAP addresses, the DMR. Knows no bytes of packets.
+//!
+//! The RFC's letters stand in this folder alone: n and r are the lengths of the Rule IPv6 and IPv4 prefix, o of the EA
+//! bits, p and q of the IPv4 suffix and the PSID in them, a, k and m of the three fields of a port.
 
 pub mod address;
 pub mod dmr;
@@ -9,9 +12,9 @@ pub mod rule;
 pub mod table;
 
 pub use address::MapAddress;
-pub use dmr::Dmr;
-pub use port_set::{PortParams, PortSet, Psid};
-pub use prefix::{Ipv4Prefix, Ipv6Prefix};
-pub use provisioning::{Customer, EndUserPrefix, Provisioning};
-pub use rule::{CompiledRule, Rule, RuleSpec};
-pub use table::{RuleId, RuleTable, Unmapped};
+pub use dmr::{Dmr, DmrError};
+pub use port_set::{PortParams, PortParamsError, PortSet, Psid};
+pub use prefix::{Ipv4Prefix, Ipv6Prefix, PrefixError};
+pub use provisioning::{Customer, CustomerError, EndUserPrefix, Provisioning};
+pub use rule::{CompiledRule, Rule, RuleError, RuleSpec, RuleWarning};
+pub use table::{Conflict, RuleId, RuleTable, Unmapped, Warning};

@@ -1,80 +1,137 @@
-//! The generalised modulus algorithm: port = A | PSID | j (RFC 7597 §5.1).
+//! The generalised modulus algorithm: port = A | PSID | j (RFC 7597 §5.1, §B).
+//!
+//! A is the highest a bits of a port, the PSID the next k, and j the last m = 16 - a - k. Where a > 0 a port with
+//! A = 0 belongs to nobody: with the default a = 6 these are the ports 0-1023.
+
 use std::ops::RangeInclusive;
 
-/// A Port-Set Identifier, right-aligned.
+/// A Port-Set Identifier, right-aligned: below 2^k.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Psid(pub u16);
-/// PSID offset a and PSID length k of a shared address; a + k <= 16.
+
+/// PSID offset a and PSID length k of a shared address; a is 0..=15, k 0..=16, a + k at most 16.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct PortParams {
     a: u8,
     k: u8,
 }
-/// Why (a, k) is no port mapping.
+
+/// Why a PSID offset and a PSID length are no port mapping.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a={a} k={k}")]
+#[error("PSID offset {a} with PSID length {k}: the offset is 0 to 15, the length 0 to 16, both together at most 16")]
 pub struct PortParamsError {
-    /// a
+    /// PSID offset in bits.
     pub a: u8,
-    /// k
+    /// PSID length in bits.
     pub k: u8,
 }
+
 impl PortParams {
-    /// Refuses a > 15, k > 16 and a + k > 16.
-    pub fn new(_a: u8, _k: u8) -> Result<Self, PortParamsError> {
-        todo!()
+    /// Refuses a > 15 (RFC 7598 §4.5), k > 16 and a + k > 16. Both are in bits.
+    pub fn new(a: u8, k: u8) -> Result<Self, PortParamsError> {
+        if a > 15 || k > 16 || a + k > 16 { Err(PortParamsError { a, k }) } else { Ok(PortParams { a, k }) }
     }
-    /// PSID offset in bits.
+    /// PSID offset in bits, 0..=15.
+    #[inline]
     pub fn a(self) -> u8 {
         self.a
     }
-    /// PSID length in bits.
+    /// PSID length in bits, 0..=16; 2^k customers share an address.
+    #[inline]
     pub fn k(self) -> u8 {
         self.k
     }
-    /// Bits of contiguous ports, 16 - a - k.
+    /// Bits of contiguous ports, 16 - a - k: a customer's ports come in runs of 2^m.
+    #[inline]
     pub fn m(self) -> u8 {
         16 - self.a - self.k
     }
-    /// The owner of a port; `None` for a port that no PSID owns (a > 0 and A = 0).
+    /// The lowest port that somebody owns: 0 where a = 0, else 2^(16-a) (RFC 7597 §5.1).
     #[inline]
-    pub fn psid_of(self, _port: u16) -> Option<Psid> {
-        todo!()
+    pub fn first_port(self) -> u16 {
+        if self.a == 0 { 0 } else { 1 << (16 - self.a) }
+    }
+    /// The PSID field's bits, right-aligned: 2^k - 1.
+    #[inline]
+    fn psid_mask(self) -> u16 {
+        ((1u32 << self.k) - 1) as u16
+    }
+    /// The owner of a port; `None` for a port that no PSID owns (a > 0 and A = 0, RFC 7597 §5.1).
+    #[inline]
+    pub fn psid_of(self, port: u16) -> Option<Psid> {
+        (port >= self.first_port()).then(|| self.psid_field(port))
+    }
+    /// The PSID field of a port, whatever its A.
+    #[inline]
+    pub(super) fn psid_field(self, port: u16) -> Psid {
+        Psid((u32::from(port) >> self.m()) as u16 & self.psid_mask())
     }
     /// The ports of one PSID; `None` where the PSID has more than k bits.
-    pub fn port_set(self, _psid: Psid) -> Option<PortSet> {
-        todo!()
+    pub fn port_set(self, psid: Psid) -> Option<PortSet> {
+        (psid.0 & !self.psid_mask() == 0).then_some(PortSet { params: self, psid })
     }
 }
+
 /// The ports that one customer owns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PortSet {
-    params: Option<(PortParams, Psid)>,
+    params: PortParams,
+    psid: Psid,
 }
+
 impl PortSet {
     /// All 65,536 ports: an address that is not shared (RFC 7597 §5.2).
-    pub const ALL: PortSet = PortSet { params: None };
+    pub const ALL: PortSet = PortSet { params: PortParams { a: 0, k: 0 }, psid: Psid(0) };
+
+    /// PSID offset and length; both 0 for [`PortSet::ALL`].
+    pub fn params(&self) -> PortParams {
+        self.params
+    }
+    /// The PSID; 0 for [`PortSet::ALL`].
+    pub fn psid(&self) -> Psid {
+        self.psid
+    }
     /// Whether the port is in the set.
     #[inline]
-    pub fn contains(&self, _port: u16) -> bool {
-        todo!()
+    pub fn contains(&self, port: u16) -> bool {
+        self.params.psid_of(port) == Some(self.psid)
     }
-    /// How many ports, 0..=65536.
+    /// How many ports, 1..=65536: 2^16 where a = k = 0, else 2^(16-k) - 2^m, or 2^(16-k) where a = 0
+    /// (RFC 7597 §5.1).
+    #[inline]
     pub fn count(&self) -> u32 {
-        todo!()
+        self.range_count() << self.params.m()
     }
-    /// The n-th port in ascending order.
+    /// How many runs of contiguous ports, 1..=32767: 2^a - 1, or 1 where a = 0.
     #[inline]
-    pub fn nth(&self, _n: u32) -> Option<u16> {
-        todo!()
+    pub fn range_count(&self) -> u32 {
+        (1 << self.params.a) - self.first_a()
     }
-    /// The inverse of `nth`.
+    /// The first A of the set.
     #[inline]
-    pub fn index_of(&self, _port: u16) -> Option<u32> {
-        todo!()
+    fn first_a(&self) -> u32 {
+        u32::from(self.params.a > 0)
     }
-    /// The runs of contiguous ports, ascending.
+    /// The n-th port in ascending order, n from 0; `None` from `count` on.
+    #[inline]
+    pub fn nth(&self, n: u32) -> Option<u16> {
+        let m = self.params.m();
+        let a = (n >> m) + self.first_a();
+        let j = n & ((1 << m) - 1);
+        (n < self.count()).then(|| ((a << (16 - self.params.a)) | (u32::from(self.psid.0) << m) | j) as u16)
+    }
+    /// The inverse of `nth`: `None` for a port that is not in the set.
+    #[inline]
+    pub fn index_of(&self, port: u16) -> Option<u32> {
+        let m = self.params.m();
+        let a = (u32::from(port) >> (16 - self.params.a)).wrapping_sub(self.first_a());
+        let j = u32::from(port) & ((1 << m) - 1);
+        self.contains(port).then(|| (a << m) | j)
+    }
+    /// The runs of contiguous ports, ascending. Runs that happen to touch (k = 0) stay apart.
     pub fn ranges(&self) -> impl Iterator<Item = RangeInclusive<u16>> + use<> {
-        std::iter::empty()
+        let set = *self;
+        let m = set.params.m();
+        (0..set.range_count()).filter_map(move |i| Some(set.nth(i << m)?..=set.nth((i << m) | ((1 << m) - 1))?))
     }
 }

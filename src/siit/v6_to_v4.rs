@@ -1,0 +1,158 @@
+//! IPv6 to IPv4 (RFC 7915 §5).
+
+use std::net::Ipv4Addr;
+
+use super::fragment::Split;
+use super::v4_to_v6::{copied_len, put_checksum, put_echo, put_ports};
+use super::{AddressMap, Flow, Plan, Refusal, Translator, V6View, icmp_error, is_illegal_v4, is_illegal_v6};
+use crate::verdict::DropReason;
+use crate::wire::checksum::{Sum, pseudo_v6};
+use crate::wire::ip::{Fragment, be16, protocol};
+use crate::wire::transport::Transport;
+use crate::wire::{PacketBuf, VnetHdr};
+
+/// Up to this length the result may be fragmented on its way (RFC 7915 §5.1).
+const DF_CLEAR_MAX: usize = 1260;
+const IPV6_LEAST: usize = 1280;
+
+/// Decides everything about one packet; changes nothing.
+#[inline]
+pub fn plan<M: AddressMap>(packet: &PacketBuf, view: &V6View, map: &M, t: &Translator) -> Result<Plan, Refusal> {
+    let h = &view.header;
+    let b = &packet.bytes()[..h.total_len];
+    if let Some(at) = h.segments_left_at {
+        return Err(Refusal { reason: DropReason::RoutingHeader, detail: at as u32 });
+    }
+    let hop_limit = super::hop_limit(h.hop_limit, t)?;
+    if is_illegal_v6(h.src) {
+        return Err(DropReason::SourceIllegal.into());
+    }
+    match view.transport {
+        Transport::IcmpError { .. } => return icmp_error::plan_v6_to_v4(b, view, hop_limit, map, t),
+        Transport::IcmpOther { .. } => return Err(DropReason::IcmpType.into()),
+        Transport::Udp { checksum: 0, .. } if view.offload.is_none() => {
+            return Err(DropReason::UdpChecksumZero.into());
+        }
+        _ => {}
+    }
+    let to = map.packet_v6_to_v4(&view.flow())?;
+    if is_illegal_v4(to.dst) {
+        return Err(DropReason::DestinationIllegal.into());
+    }
+    if is_illegal_v4(to.src) {
+        return Err(DropReason::SourceIllegal.into());
+    }
+    let split = room(view, t)?;
+
+    let copied = copied_len(&view.transport);
+    let mut plan = Plan::new(h.header_len + copied, h.payload_len() - copied);
+    let ident = Ident::of(view, t);
+    put_header(&mut plan, h.traffic_class, h.payload_len(), h.protocol, hop_limit, &to, ident);
+    let at = plan.head().len();
+    plan.put(&b[h.header_len..h.header_len + copied]);
+    put_transport(&mut plan, at, b, view, &to);
+    plan.set_offload(
+        view.offload.map(|o| super::translated_offload(o, h.header_len, at, &view.transport, VnetHdr::GSO_TCPV4)),
+    );
+    plan.set_split(split);
+    Ok(plan)
+}
+
+/// RFC 7915 §1.4, §5.1.1: too big is refused, unless no IPv6 link has to carry so little.
+#[inline]
+fn room(view: &V6View, t: &Translator) -> Result<Option<Split>, Refusal> {
+    let h = &view.header;
+    let total = h.payload_len() + 20;
+    if total > 65_535 {
+        return Err(DropReason::TooLongForIpv4.into());
+    }
+    let max = t.params.mtu.ipv4 as usize;
+    let len = view.wire_len();
+    if len - h.header_len + 20 <= max {
+        return Ok(None);
+    }
+    if len > IPV6_LEAST {
+        let detail = (max + 20).max(IPV6_LEAST) as u32;
+        return Err(Refusal { reason: DropReason::TooBig, detail });
+    }
+    let place = view.real_fragment().unwrap_or(Fragment { id: 0, offset: 0, more: false });
+    Ok(Some(Split { max, place }))
+}
+
+/// Identification, flags and offset of an IPv4 header.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ident {
+    id: u16,
+    flags: u16,
+}
+
+impl Ident {
+    /// The two columns of RFC 7915 §5.1 and §5.1.1.
+    #[inline]
+    pub(super) fn of(view: &V6View, t: &Translator) -> Ident {
+        match view.header.fragment {
+            Some(f) => {
+                let more = if f.more { 0x2000 } else { 0 };
+                Ident { id: f.id as u16, flags: (f.offset / 8) as u16 | more }
+            }
+            None => {
+                let len = view.wire_len() - view.header.header_len + 20;
+                let flags = if len > DF_CLEAR_MAX { 0x4000 } else { 0 };
+                Ident { id: t.random.identification(), flags }
+            }
+        }
+    }
+
+    /// A short packet of its own.
+    pub(super) fn fresh(t: &Translator) -> Ident {
+        Ident { id: t.random.identification(), flags: 0 }
+    }
+}
+
+/// The IPv4 header of the result, with its checksum.
+#[inline]
+pub(super) fn put_header(
+    plan: &mut Plan,
+    tos: u8,
+    payload_len: usize,
+    number: u8,
+    ttl: u8,
+    to: &Flow<Ipv4Addr>,
+    ident: Ident,
+) {
+    let mut head = [0; 20];
+    head[0] = 0x45;
+    head[1] = tos;
+    head[2..4].copy_from_slice(&((payload_len + 20) as u16).to_be_bytes());
+    head[4..6].copy_from_slice(&ident.id.to_be_bytes());
+    head[6..8].copy_from_slice(&ident.flags.to_be_bytes());
+    head[8] = ttl;
+    head[9] = if number == protocol::ICMPV6 { protocol::ICMP } else { number };
+    head[12..16].copy_from_slice(&to.src.octets());
+    head[16..20].copy_from_slice(&to.dst.octets());
+    let sum = Sum::of(&head).checksum();
+    head[10..12].copy_from_slice(&sum.to_be_bytes());
+    plan.put(&head);
+}
+
+/// Ports, checksum and ICMP type of the transport header that stands at `at` in the new front.
+#[inline]
+fn put_transport(plan: &mut Plan, at: usize, b: &[u8], view: &V6View, to: &Flow<Ipv4Addr>) {
+    let h = &view.header;
+    match view.transport {
+        Transport::Tcp { .. } | Transport::Udp { .. } => {
+            let ports =
+                Sum::ZERO.word(to.src_port).word(to.dst_port).minus(Sum::of(&b[h.header_len..h.header_len + 4]));
+            put_ports(plan, at, to);
+            let addresses = Sum::ZERO.ipv4(to.src, to.dst).minus(Sum::ZERO.ipv6(h.src, h.dst));
+            put_checksum(plan, at, &view.transport, view.offload.is_some(), addresses, ports);
+        }
+        Transport::Echo { request, id } => {
+            let kind = if request { 8 } else { 0 };
+            let new = Sum::ZERO.word(kind << 8).word(to.src_port);
+            let old = pseudo_v6(h.src, h.dst, h.payload_len(), protocol::ICMPV6).word(be16(b, h.header_len)).word(id);
+            put_echo(plan, at, kind as u8, to.src_port, new.minus(old));
+        }
+        _ => {}
+    }
+}

@@ -5,9 +5,11 @@
 //!                 │     │
 //!                 │   ce │ br                 the two roles (RFC 7599 §8.1-8.4)
 //!                 │     │
-//!               engine  napt  siit  frag  reply  stats
-//!                       │     │
-//!                      map   wire  verdict    arithmetic on addresses and on bytes
+//!            desk  mapping                   what both roles share: count once, answer; rules and drop reasons
+//!                 │     │
+//!          engine  napt  siit  reply  stats
+//!                 │     │
+//!                map   wire  verdict         arithmetic on addresses and on bytes
 //! ```
 //!
 //! Everything below `ops` is arithmetic on bytes and an explicit `now`: no clock, no file, no socket.
@@ -19,10 +21,12 @@
 pub mod br;
 pub mod ce;
 pub mod config;
+pub mod desk;
 pub mod engine;
 pub mod io;
 pub mod lab;
 pub mod map;
+pub mod mapping;
 pub mod napt;
 pub mod ops;
 pub mod reply;

@@ -154,6 +154,10 @@ drop_reasons! {
         "The port belongs to a PSID of this address that no rule assigns.";
     PortOutsideSet "port-outside-set" "RFC 7599 §8.2, §8.3" Answer::v6(1, 5),
         "The port is not in the port set of the address that uses it.";
+    DestinationPortOutsideSet "destination-port-outside-set" "RFC 7599 §8.2" Answer::SILENT,
+        "The destination port is not in this customer's port set.";
+    SourceNotOurs "source-not-ours" "RFC 7599 §8.1" Answer::v4(3, 13),
+        "The IPv4 source is not in the customer's address or prefix, and NAPT is off.";
     SourceMismatch "source-mismatch" "RFC 7599 §8.3" Answer::v6(1, 5),
         "The source is not the MAP address that its rule gives this IPv4 address and port.";
     DestinationNotOurs "destination-not-ours" "RFC 7599 §8.2, §8.3" Answer::SILENT,

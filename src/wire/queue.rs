@@ -44,6 +44,11 @@ impl PacketQueue {
         self.next == self.len
     }
 
+    /// Octets of all that waits.
+    pub fn octets(&self) -> usize {
+        self.slots[self.next..self.len].iter().map(PacketBuf::len).sum()
+    }
+
     /// A buffer for work in between; to be given back by `put_spare`.
     pub fn take_spare(&mut self) -> PacketBuf {
         self.spare.take().unwrap_or_default()

@@ -1,0 +1,83 @@
+//! The end of every `handle`: one verdict, one count, one answer.
+
+use std::net::Ipv6Addr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::engine::TransmitKind;
+use crate::reply::{IcmpParams, Replier};
+use crate::siit::Refusal;
+use crate::stats::Counters;
+use crate::verdict::{Direction, Verdict};
+use crate::wire::PacketBuf;
+use crate::wire::queue::PacketQueue;
+
+/// Counters, answers and further outputs of an engine.
+pub struct Desk {
+    counters: Arc<Counters>,
+    replier: Replier,
+    replies: PacketQueue,
+    /// Further outputs of the packet in hand.
+    pub more: PacketQueue,
+}
+
+impl Desk {
+    /// `dummy_ipv6` as in `Replier::new`.
+    pub fn new(params: &IcmpParams, dummy_ipv6: Option<Ipv6Addr>) -> Desk {
+        Desk {
+            counters: Arc::default(),
+            replier: Replier::new(params, dummy_ipv6),
+            replies: PacketQueue::default(),
+            more: PacketQueue::default(),
+        }
+    }
+
+    /// The direction by the version nibble. What is no IP counts as `v4_to_v6`.
+    #[inline]
+    pub fn direction(packet: &PacketBuf) -> Direction {
+        match packet.bytes().first().map(|b| b >> 4) {
+            Some(6) => Direction::V6ToV4,
+            _ => Direction::V4ToV6,
+        }
+    }
+
+    /// Counts one input of `octets` and what became of it; answers a drop.
+    #[inline]
+    pub fn close(
+        &mut self,
+        packet: &PacketBuf,
+        direction: Direction,
+        octets: usize,
+        outcome: Result<(), Refusal>,
+        now: Duration,
+    ) -> Verdict {
+        self.counters.received(direction, octets);
+        match outcome {
+            Ok(()) => {
+                self.counters.forwarded(direction, packet.len() + self.more.octets());
+                Verdict::Forward
+            }
+            Err(Refusal { reason, detail }) => {
+                self.counters.dropped(direction, reason, octets);
+                let reply = self.replier.answer(packet, direction, reason, detail, now, &mut self.replies);
+                if let Some(len) = reply {
+                    self.counters.replied(direction, len);
+                }
+                Verdict::Drop { reason, reply: reply.is_some() }
+            }
+        }
+    }
+
+    /// Further outputs first, then answers.
+    pub fn poll_transmit(&mut self) -> Option<(TransmitKind, &mut PacketBuf)> {
+        if let Some(packet) = self.more.pop() {
+            return Some((TransmitKind::Packet, packet));
+        }
+        self.replies.pop().map(|packet| (TransmitKind::Reply, packet))
+    }
+
+    /// The live counters.
+    pub fn counters(&self) -> Arc<Counters> {
+        Arc::clone(&self.counters)
+    }
+}

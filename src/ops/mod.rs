@@ -1,1 +1,3 @@
-//! To be filled.
+//! The operator's acts, without sockets.
+
+pub mod engine;

@@ -19,6 +19,7 @@ impl Vector {
         &self.value["out"]
     }
     /// Whether the input must be refused.
+    #[allow(dead_code)] // The packet vectors refuse nothing.
     pub fn refused(&self) -> bool {
         self.output().get("error").is_some()
     }

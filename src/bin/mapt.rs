@@ -1,1 +1,39 @@
-fn main() {}
+//! `mapt`: the operator's tool.
+use clap::{Parser, Subcommand};
+use mapt::ops::cli;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+/// The operator's tool of MAP-T (RFC 7599): checks rules, answers who has which address and port
+///
+/// Exit status: 0 yes or done, 1 no or invalid (with a reason on stderr), 2 wrong usage.
+#[derive(Parser)]
+#[command(name = "mapt", version, subcommand_required = true, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    #[command(flatten)]
+    Ops(cli::Command),
+}
+
+fn main() -> ExitCode {
+    match Cli::parse().command {
+        Command::Ops(command) => print(command.run()),
+    }
+}
+
+/// A reader that went away, such as `head`, is no failure of ours.
+fn print(output: cli::Output) -> ExitCode {
+    let _ = io::stderr().write_all(output.stderr.as_bytes());
+    match io::stdout().write_all(output.stdout.as_bytes()).and_then(|()| io::stdout().flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            let _ = writeln!(io::stderr(), "mapt: cannot write the answer: {error}");
+            ExitCode::FAILURE
+        }
+        _ => ExitCode::from(output.status),
+    }
+}

@@ -1,13 +1,117 @@
 //! YAML text to valid values; every error at once, with path, line, column, section.
+//!
+//! `raw` makes a tree of nodes out of the text, `decode` has the helpers that turn nodes into values,
+//! `rules` and `daemon` know the keys. Nothing here touches a file: whoever asks hands in a loader.
 
+mod daemon;
+mod decode;
 pub mod error;
+mod raw;
 pub mod routes;
+pub mod rules;
 
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 
 use crate::br::BrParams;
 use crate::ce::CeParams;
 use crate::map::Provisioning;
+
+pub use error::{ConfigError, Findings, Loaded};
+pub use raw::MAX_TEXT;
+pub use rules::RuleSet;
+
+/// Reads the file that `rules:` names; the path is relative to where the program runs.
+pub type Loader<'l> = &'l mut dyn FnMut(&Path) -> io::Result<String>;
+
+/// Either kind of file.
+#[derive(Clone, Debug)]
+pub enum Document {
+    /// A rule set: there is no key `role`.
+    Rules(RuleSet),
+    /// A daemon's file.
+    Daemon(Box<Config>),
+}
+
+impl Document {
+    /// Reads a rule set, or, where the text has a key `role`, a daemon's file. All errors come at once, those of the
+    /// rules' own file after those of `text`.
+    pub fn load(text: &str, file: &Path, loader: Loader<'_>) -> Result<Loaded<Document>, Findings> {
+        load(text, file, loader, Kind::Either)
+    }
+
+    /// The rules, wherever they stood.
+    pub fn provisioning(&self) -> Provisioning {
+        match self {
+            Document::Rules(set) => Provisioning {
+                version: set.version,
+                date: set.date.clone(),
+                table: set.table.clone(),
+                end_user_prefix: None,
+            },
+            Document::Daemon(config) => config.provisioning.clone(),
+        }
+    }
+}
+
+impl RuleSet {
+    /// Reads a rule set. All errors come at once.
+    pub fn load(text: &str, file: &Path) -> Result<Loaded<RuleSet>, Findings> {
+        let mut loader = |_: &Path| Err(io::ErrorKind::Unsupported.into());
+        match load(text, file, &mut loader, Kind::Rules)? {
+            Loaded { value: Document::Rules(value), warnings } => Ok(Loaded { value, warnings }),
+            _ => Err(ConfigError::of_file(&file.to_string_lossy(), "this is no rule set").into()),
+        }
+    }
+}
+
+impl Config {
+    /// Reads a daemon's file. All errors come at once, those of the rules' own file after those of `text`.
+    ///
+    /// `seed` of the role's parameters is 0: whoever runs an engine draws one from the system.
+    pub fn load(text: &str, file: &Path, loader: Loader<'_>) -> Result<Loaded<Config>, Findings> {
+        match load(text, file, loader, Kind::Daemon)? {
+            Loaded { value: Document::Daemon(value), warnings } => Ok(Loaded { value: *value, warnings }),
+            _ => Err(ConfigError::of_file(&file.to_string_lossy(), "this is no daemon's file").into()),
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Either,
+    Rules,
+    Daemon,
+}
+
+fn load(text: &str, file: &Path, loader: Loader<'_>, kind: Kind) -> Result<Loaded<Document>, Findings> {
+    let name = file.to_string_lossy();
+    let mut r = error::Reporter::new(&name, text);
+    let mut elsewhere = Findings::default();
+    let document =
+        raw::parse(text).map_err(|e| r.error(error::Path::Root, e.at, e.message, "")).ok().and_then(|node| {
+            let slot = decode::Slot { node: &node, path: error::Path::Root };
+            let daemon = kind == Kind::Daemon || (kind == Kind::Either && decode::has_key(&node, "role"));
+            if !daemon {
+                return rules::rule_set(slot, &mut r).map(Document::Rules);
+            }
+            let directory = file.parent().unwrap_or(Path::new(""));
+            let mut rules_file = |rules: &str| {
+                let path = directory.join(rules);
+                let text = loader(&path).map_err(|e| format!("cannot read `{}`: {e}", path.display()))?;
+                Ok(RuleSet::load(&text, &path))
+            };
+            let config = daemon::daemon(slot, directory, &mut rules_file, &mut elsewhere, &mut r)?;
+            Some(Document::Daemon(Box::new(config)))
+        });
+    let mut findings = r.finish();
+    findings.errors.append(&mut elsewhere.errors);
+    findings.warnings.append(&mut elsewhere.warnings);
+    match document {
+        Some(value) if findings.errors.is_empty() => Ok(Loaded { value, warnings: findings.warnings }),
+        _ => Err(findings),
+    }
+}
 
 /// A daemon's configuration.
 #[derive(Clone, Debug)]

@@ -1,3 +1,10 @@
-//! The operator's acts, without sockets.
+//! The operator's acts: no socket, no interface. Files are read here, by name.
 
+pub mod check;
+pub mod cli;
+pub mod derive;
 pub mod engine;
+pub mod files;
+pub mod show;
+pub mod text;
+pub mod whois;

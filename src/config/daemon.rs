@@ -1,0 +1,379 @@
+//! A daemon's file: `br.yaml` or `ce.yaml`.
+use super::decode::{self, Fields, Slot};
+use super::error::{Findings, Loaded, Path, Reporter, tame};
+use super::raw::Value;
+use super::rules::{RuleSet, rule_set};
+use super::{Config, Role, RoutesConfig, Sysctl, TunConfig};
+use crate::br::BrParams;
+use crate::ce::CeParams;
+use crate::map::{Customer, EndUserPrefix, Ipv4Prefix, Provisioning};
+use crate::napt::Timers;
+use crate::reply::{IcmpParams, Originate};
+use crate::siit::{Mtu, TranslationParams, UdpZeroChecksum};
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Most addresses of `icmp.rfc6791-pool`.
+const MAX_POOL: usize = 256;
+/// Longest path of a Unix socket, in octets (`sun_path` without its NUL).
+const MAX_SOCKET_PATH: usize = 107;
+/// Longest idle time of a mapping, in seconds: a week.
+const MAX_TIMER: u64 = 604_800;
+/// Route protocols that iproute2 and FRR assign; 0 to 4 are the kernel's.
+const ASSIGNED_PROTOCOLS: &[u8] =
+    &[8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 42, 84, 99, 186, 187, 188, 189, 191, 192, 193, 194, 195, 196, 197, 198];
+const IPV4_DUMMY: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 2);
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum RoleName {
+    Br,
+    Ce,
+}
+
+/// Reads a rule set that stands in a file of its own.
+pub(super) type RulesLoader<'l> = &'l mut dyn FnMut(&str) -> Result<Result<Loaded<RuleSet>, Findings>, String>;
+
+/// Reads a daemon's file; `None` if an error was reported, or found in the rules' own file. What was found there is
+/// added to `elsewhere`.
+pub(super) fn daemon(
+    slot: Slot<'_, '_>,
+    directory: &std::path::Path,
+    rules_file: RulesLoader<'_>,
+    elsewhere: &mut Findings,
+    r: &mut Reporter<'_>,
+) -> Option<Config> {
+    let before = r.errors();
+    let fields = Fields::of(slot, decode::ROOT, "a mapping with the keys `role` and `rules`", r)?;
+    let roles = [("br", RoleName::Br), ("ce", RoleName::Ce)];
+    let role = fields.require("role", r, "br or ce", "RFC 7599 §4", decode::choice(&roles, "RFC 7599 §4"));
+    if role == Some(RoleName::Br) {
+        for key in ["end-user-ipv6-prefix", "napt"] {
+            if fields.has(key) {
+                let path = Path::Key(fields.path(), key);
+                r.error(path, fields.key_mark(key), format!("`{key}` is for role ce alone"), "RFC 7599 §8");
+            }
+        }
+    }
+    let rules = fields.require("rules", r, "a file's name or a rule set", "RFC 7597 §5", |slot, r| {
+        rules(slot, rules_file, elsewhere, r)
+    });
+    let end_user_prefix = fields.get("end-user-ipv6-prefix", r, decode::ipv6_prefix).map(EndUserPrefix);
+    let instance = fields.get("instance", r, instance);
+    let instance = instance.unwrap_or_else(|| if role == Some(RoleName::Ce) { "ce" } else { "br" }.into());
+    let tun = fields.get("tun", r, tun).unwrap_or_default();
+    let routes = fields.get("routes", r, routes).unwrap_or_default();
+    let sysctl = fields.get("sysctl", r, decode::choice(&[("check", Sysctl::Check), ("manage", Sysctl::Manage)], ""));
+    let mtu = fields.get("mtu", r, mtu).unwrap_or_default();
+    let icmp = fields.get("icmp", r, icmp).unwrap_or_default();
+    let napt = fields.get("napt", r, napt).unwrap_or(Napt { enabled: true, timers: Timers::default() });
+    let checksums =
+        [("compute", UdpZeroChecksum::Compute), ("drop", UdpZeroChecksum::Drop), ("forward", UdpZeroChecksum::Forward)];
+    let udp_zero_checksum = fields.get("udp-zero-checksum", r, decode::choice(&checksums, "RFC 7915 §4.5"));
+    let check_interface_id = fields.get("check-interface-id", r, decode::boolean).unwrap_or(true);
+    let decrement_hop_limit = fields.get("decrement-hop-limit", r, decode::boolean).unwrap_or(false);
+    let control_socket = fields.get("control", r, |slot, r| control(slot, directory, r));
+    let state_directory = fields.get("state-directory", r, decode::text("a directory", 4096));
+
+    let (role, rules) = (role?, rules?);
+    let table = &rules.table;
+    if icmp.ipv6_source.is_none()
+        && icmp.originate != Originate::Off
+        && let Some(dmr) = table.dmrs().iter().find(|dmr| dmr.is_well_known())
+    {
+        let at = fields.nested_mark("icmp", "ipv6-source");
+        let message = format!(
+            "is missing: with the DMR {} the source of our own ICMPv6 errors must be given (or `originate: off`)",
+            dmr.prefix()
+        );
+        r.error(Path::Key(&Path::Key(fields.path(), "icmp"), "ipv6-source"), at, message, "RFC 6052 §3.1");
+    }
+    if role == RoleName::Ce {
+        match end_user_prefix.map(|prefix| table.customer(prefix)) {
+            None | Some(Ok(Customer { psid: None, .. })) => {}
+            Some(Ok(Customer { psid: Some(_), rule, .. })) => {
+                if !napt.enabled {
+                    let message = format!(
+                        "NAPT cannot be off: rule `{}` shares its IPv4 addresses, and ports must stay in the port set",
+                        table.name(rule)
+                    );
+                    let path = Path::Key(fields.path(), "napt");
+                    r.error(
+                        Path::Key(&path, "enabled"),
+                        fields.nested_mark("napt", "enabled"),
+                        message,
+                        "RFC 7599 §8.1",
+                    );
+                }
+            }
+            Some(Err(error)) => fields.error("end-user-ipv6-prefix", r, error.message, error.rfc),
+        }
+    }
+    if r.errors() > before {
+        return None;
+    }
+    let translation =
+        TranslationParams { mtu, udp_zero_checksum: udp_zero_checksum.unwrap_or_default(), decrement_hop_limit };
+    let tun = TunConfig {
+        name: tun.name.unwrap_or_else(|| format!("mapt-{instance}")),
+        queues: tun.queues,
+        ipv4_address: tun.ipv4_address.or((role == RoleName::Ce).then_some(IPV4_DUMMY)),
+    };
+    let role = match role {
+        RoleName::Br => Role::Br(BrParams { translation, icmp, check_interface_id, seed: 0 }),
+        RoleName::Ce => Role::Ce(CeParams {
+            translation,
+            icmp,
+            check_interface_id,
+            napt: napt.enabled,
+            timers: napt.timers,
+            seed: 0,
+        }),
+    };
+    let RuleSet { version, date, table, .. } = rules;
+    Some(Config {
+        instance,
+        provisioning: Provisioning { version, date, table, end_user_prefix },
+        role,
+        tun,
+        routes,
+        sysctl: sysctl.unwrap_or_default(),
+        control_socket,
+        state_directory: state_directory.map(|path| directory.join(path)),
+    })
+}
+
+/// `rules`: a file's name, or the rule set itself.
+fn rules(
+    slot: Slot<'_, '_>,
+    rules_file: RulesLoader<'_>,
+    elsewhere: &mut Findings,
+    r: &mut Reporter<'_>,
+) -> Option<RuleSet> {
+    if matches!(slot.node.value, Value::Map(_)) {
+        return rule_set(slot, r);
+    }
+    let Some((name, _)) = slot.scalar().filter(|(name, _)| !name.is_empty()) else {
+        slot.expected(r, "a file's name or a rule set", "");
+        return None;
+    };
+    match rules_file(name) {
+        Err(message) => {
+            slot.error(r, message, "");
+            None
+        }
+        Ok(Ok(Loaded { value, warnings })) => {
+            elsewhere.warnings.extend(warnings);
+            Some(value)
+        }
+        Ok(Err(findings)) => {
+            elsewhere.errors.extend(findings.errors);
+            elsewhere.warnings.extend(findings.warnings);
+            None
+        }
+    }
+}
+
+/// Letters, digits and hyphens, so short that `mapt-` and it name an interface.
+fn instance(slot: Slot<'_, '_>, r: &mut Reporter<'_>) -> Option<String> {
+    let name = slot.scalar().map(|(text, _)| text).unwrap_or_default();
+    let fits = (1..=10).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+    if !fits {
+        slot.expected(r, "1 to 10 letters, digits or hyphens", "");
+        return None;
+    }
+    Some(name.to_string())
+}
+
+#[derive(Default)]
+struct Tun {
+    name: Option<String>,
+    queues: Option<u16>,
+    ipv4_address: Option<Ipv4Addr>,
+}
+
+fn tun(slot: Slot<'_, '_>, r: &mut Reporter<'_>) -> Option<Tun> {
+    let fields = Fields::of(slot, decode::TUN, "a mapping", r)?;
+    Some(Tun {
+        name: fields.get("name", r, interface_name),
+        queues: fields.get("queues", r, decode::integer(1..=16, " queues", "")),
+        ipv4_address: fields.get("ipv4-address", r, |slot, r| {
+            let addr = decode::ipv4(slot.again(), r)?;
+            host_ipv4(&slot, addr, r)
+        }),
+    })
+}
+
+/// What Linux accepts as an interface's name, without `%`, which it would fill in.
+fn interface_name(slot: Slot<'_, '_>, r: &mut Reporter<'_>) -> Option<String> {
+    let name = slot.scalar().map(|(text, _)| text).unwrap_or_default();
+    let fits = (1..=15).contains(&name.len())
+        && name.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'/' | b':' | b'%'))
+        && name != "."
+        && name != "..";
+    if !fits {
+        slot.expected(r, "an interface name of 1 to 15 printable ASCII characters without `/`, `:` and `%`", "");
+        return None;
+    }
+    Some(name.to_string())
+}
+
+/// Refuses addresses that no host has.
+fn host_ipv4(slot: &Slot<'_, '_>, addr: Ipv4Addr, r: &mut Reporter<'_>) -> Option<Ipv4Addr> {
+    if matches!(addr.octets()[0], 0 | 127 | 224..) {
+        slot.error(r, format!("`{addr}` cannot be a host's address: expected unicast, not loopback"), "RFC 6890 §2.2");
+        return None;
+    }
+    Some(addr)
+}
+
+impl Default for RoutesConfig {
+    fn default() -> Self {
+        RoutesConfig { install: true, table: 254, metric: 1024, protocol: 182 }
+    }
+}
+
+fn routes(slot: Slot<'_, '_>, r: &mut Reporter<'_>) -> Option<RoutesConfig> {
+    let fields = Fields::of(slot, decode::ROUTES, "a mapping", r)?;
+    let default = RoutesConfig::default();
+    let table = fields.get("table", r, decode::integer(1..=u32::MAX, "", "")).unwrap_or(default.table);
+    if table == 255 {
+        fields.error("table", r, "`255` is the kernel's table `local`: expected another, such as 254 (main)", "");
+    }
+    let protocol = fields.get("protocol", r, decode::integer(5..=255, "", "")).unwrap_or(default.protocol);
+    if ASSIGNED_PROTOCOLS.contains(&protocol) {
+        let message = format!("`{protocol}` belongs to another routing program: expected a free number such as 182");
+        fields.error("protocol", r, message, "");
+    }
+    Some(RoutesConfig {
+        install: fields.get("install", r, decode::boolean).unwrap_or(default.install),
+        table,
+        metric: fields.get("metric", r, decode::integer(1..=u32::MAX, "", "")).unwrap_or(default.metric),
+        protocol,
+    })
+}
+
+fn mtu(slot: Slot<'_, '_>, r: &mut Reporter<'_>) -> Option<Mtu> {
+    let fields = Fields::of(slot, decode::MTU, "a mapping", r)?;
+    let default = Mtu::default();
+    let octets = |from, rfc| decode::integer(from..=65_535u32, " octets", rfc);
+    let mtu = Mtu {
+        ipv6: fields.get("ipv6", r, octets(1280, "RFC 8200 §5")).unwrap_or(default.ipv6),
+        ipv4: fields.get("ipv4", r, octets(68, "RFC 791 §3.2")).unwrap_or(default.ipv4),
+        lowest_ipv6: fields.get("lowest-ipv6", r, octets(1280, "RFC 7915 §4.1")).unwrap_or(default.lowest_ipv6),
+    };
+    if mtu.lowest_ipv6 > mtu.ipv6 {
+        let message = format!(
+            "{} is above mtu.ipv6 ({}): fragments of this size do not fit the next hop",
+            mtu.lowest_ipv6, mtu.ipv6
+        );
+        fields.warning("lowest-ipv6", r, message, "RFC 7915 §4.1");
+    }
+    Some(mtu)
+}
+
+fn icmp(slot: Slot<'_, '_>, r: &mut Reporter<'_>) -> Option<IcmpParams> {
+    let fields = Fields::of(slot, decode::ICMP, "a mapping", r)?;
+    let default = IcmpParams::default();
+    let words = [("off", Originate::Off), ("limited", Originate::Limited), ("on", Originate::On)];
+    Some(IcmpParams {
+        rfc6791_pool: fields.get("rfc6791-pool", r, pool).unwrap_or(default.rfc6791_pool),
+        originate: fields.get("originate", r, decode::choice(&words, "RFC 7915 §4.4")).unwrap_or_default(),
+        ipv6_source: fields.get("ipv6-source", r, |slot, r| {
+            let addr: Ipv6Addr = decode::ipv6(slot.again(), r)?;
+            if addr.is_unspecified() || addr.is_loopback() || addr.is_multicast() || addr.is_unicast_link_local() {
+                slot.error(
+                    r,
+                    format!("`{addr}` cannot be a source: expected a routed unicast address"),
+                    "RFC 4443 §2.2",
+                );
+                return None;
+            }
+            Some(addr)
+        }),
+    })
+}
+
+/// Addresses and prefixes, the latter taken apart.
+fn pool(slot: Slot<'_, '_>, r: &mut Reporter<'_>) -> Option<Vec<Ipv4Addr>> {
+    const RFC: &str = "RFC 6791 §3";
+    let what = "a list of IPv4 addresses or prefixes";
+    let Value::Seq(items) = &slot.node.value else {
+        slot.expected(r, what, RFC);
+        return None;
+    };
+    if items.is_empty() {
+        slot.error(r, format!("is empty: expected {what}, or leave the key out"), RFC);
+        return None;
+    }
+    let mut pool = Vec::new();
+    for (n, node) in items.iter().enumerate() {
+        let item = Slot { node, path: Path::Index(&slot.path, n) };
+        let is_prefix = item.scalar().is_some_and(|(text, _)| text.contains('/'));
+        let prefix = if is_prefix {
+            decode::ipv4_prefix(item.again(), r)
+        } else {
+            decode::ipv4(item.again(), r).and_then(|addr| Ipv4Prefix::new(addr, 32).ok())
+        };
+        let Some(prefix) = prefix else { continue };
+        if host_ipv4(&item, prefix.addr(), r).is_none() {
+            continue;
+        }
+        if prefix.addr().is_private() || (prefix.addr().to_bits() >> 22) == 0x6440_0000 >> 22 {
+            let message = format!("{prefix} is not public: error messages from there may be filtered on their way");
+            item.warning(r, message, "RFC 6791 §3.1");
+        }
+        let room = MAX_POOL.saturating_sub(pool.len());
+        let size = 1u64 << (32 - prefix.prefix_len());
+        if size > room as u64 {
+            item.error(r, format!("`{prefix}` makes the pool too large: expected at most {MAX_POOL} addresses"), RFC);
+            return None;
+        }
+        pool.extend((0..size as u32).map(|n| Ipv4Addr::from_bits(prefix.addr().to_bits() + n)));
+    }
+    pool.sort_unstable();
+    pool.dedup();
+    (!pool.is_empty()).then_some(pool)
+}
+
+struct Napt {
+    enabled: bool,
+    timers: Timers,
+}
+
+fn napt(slot: Slot<'_, '_>, r: &mut Reporter<'_>) -> Option<Napt> {
+    let fields = Fields::of(slot, decode::NAPT, "a mapping", r)?;
+    Some(Napt {
+        enabled: fields.get("enabled", r, decode::boolean).unwrap_or(true),
+        timers: fields.get("timers", r, timers).unwrap_or_default(),
+    })
+}
+
+fn timers(slot: Slot<'_, '_>, r: &mut Reporter<'_>) -> Option<Timers> {
+    let fields = Fields::of(slot, decode::TIMERS, "a mapping", r)?;
+    let default = Timers::default();
+    let mut seconds = |key: &str, least: u64, rfc: &str, default: Duration| {
+        let range = decode::integer(least..=MAX_TIMER, " seconds", rfc);
+        fields.get(key, r, range).map_or(default, Duration::from_secs)
+    };
+    let timers = Timers {
+        udp: seconds("udp", 120, "RFC 4787 REQ-5", default.udp),
+        tcp_established: seconds("tcp-established", 7440, "RFC 5382 REQ-5", default.tcp_established),
+        tcp_transitory: seconds("tcp-transitory", 240, "RFC 5382 REQ-5", default.tcp_transitory),
+        icmp: seconds("icmp", 60, "RFC 5508 REQ-2", default.icmp),
+    };
+    Some(timers)
+}
+
+fn control(slot: Slot<'_, '_>, directory: &std::path::Path, r: &mut Reporter<'_>) -> Option<PathBuf> {
+    let fields = Fields::of(slot, decode::CONTROL, "a mapping with the key `socket`", r)?;
+    fields.require("socket", r, "the path of a Unix socket", "", |slot, r| {
+        let path = directory.join(decode::text("the path of a Unix socket", 4096)(slot.again(), r)?);
+        if path.as_os_str().len() > MAX_SOCKET_PATH {
+            let shown = tame(&path.to_string_lossy());
+            slot.error(r, format!("`{shown}` is too long for a Unix socket: at most {MAX_SOCKET_PATH} octets"), "");
+            return None;
+        }
+        Some(path)
+    })
+}

@@ -4,11 +4,15 @@
 //! bits, p and q of the IPv4 suffix and the PSID in them, a, k and m of the three fields of a port.
 
 pub mod address;
+mod by_ipv4;
+mod by_ipv6;
+mod conflicts;
 pub mod dmr;
 pub mod port_set;
 pub mod prefix;
 pub mod provisioning;
 pub mod rule;
+mod search;
 pub mod table;
 
 pub use address::MapAddress;

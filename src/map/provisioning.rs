@@ -1,7 +1,6 @@
 //! What a node was told: rules, End-user prefix, version; and what a CE derives from it (RFC 7597 §5.2).
 
 use super::{Ipv4Prefix, Ipv6Prefix, MapAddress, PortSet, Psid, RuleId, RuleTable};
-use std::net::Ipv6Addr;
 use std::sync::Arc;
 
 /// An End-user IPv6 prefix: what the customer's network was delegated (RFC 7597 §3).
@@ -118,7 +117,7 @@ fn bits_differ(prefix: Ipv6Prefix, map: Ipv6Prefix, end: u8, rule: &str) -> Stri
         );
     }
     let expected = Ipv6Prefix::truncating(map.addr(), len);
-    let differ = u128::from(expected.addr()) ^ u128::from(Ipv6Addr::from(prefix.addr()));
+    let differ = u128::from(expected.addr()) ^ u128::from(prefix.addr());
     let (first, last) = (differ.leading_zeros(), 127 - differ.trailing_zeros());
     format!(
         "End-user prefix {prefix} has bits {first} to {last} set differently from what rule `{rule}` writes behind bit {end} (zeros, then the interface id); expected {expected}"

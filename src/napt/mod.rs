@@ -153,7 +153,7 @@ impl<K: InsideKey> Napt<K> {
     /// `commit` has taken one. An inside endpoint whose mapping has expired and is not yet swept keeps its port.
     ///
     /// `Exhausted` where every port of the set is in use.
-    #[inline]
+    #[inline(always)]
     pub fn propose_outbound(&self, protocol: Protocol, inside: K, now: Duration) -> Result<Proposal<K>, Refusal> {
         match self.table(protocol).find(&inside) {
             Some((id, mapping)) => Ok(self.existing(protocol, id, mapping)),
@@ -162,7 +162,7 @@ impl<K: InsideKey> Napt<K> {
     }
 
     /// The mapping an inbound packet would use at `now`. Reads only. `NoMapping` also where it has expired.
-    #[inline]
+    #[inline(always)]
     pub fn propose_inbound(&self, protocol: Protocol, outside: Outside, now: Duration) -> Result<Proposal<K>, Refusal> {
         if outside.addr != self.addr {
             return Err(Refusal::NoMapping);
@@ -178,7 +178,7 @@ impl<K: InsideKey> Napt<K> {
 
     /// Outbound packet on its way: takes the port of a new mapping, refreshes an old one (RFC 4787 REQ-6), but not
     /// by a TCP RST (RFC 7857 §7.1). `flags` is for TCP alone.
-    #[inline]
+    #[inline(always)]
     pub fn commit_outbound(&mut self, proposal: Proposal<K>, flags: TcpFlags, now: Duration) {
         let table = &mut self.tables[proposal.protocol as usize];
         let (id, fresh) = match proposal.mapping {
@@ -211,7 +211,7 @@ impl<K: InsideKey> Napt<K> {
 
     /// Inbound packet on its way: follows the state of TCP. Refreshes only established TCP: elsewhere a stranger
     /// could keep a mapping alive (RFC 4787 REQ-6 leaves the choice).
-    #[inline]
+    #[inline(always)]
     pub fn commit_inbound(&mut self, proposal: Proposal<K>, flags: TcpFlags, now: Duration) {
         let (Protocol::Tcp, Proposed::Existing(id)) = (proposal.protocol, proposal.mapping) else { return };
         let table = &mut self.tables[Protocol::Tcp as usize];

@@ -211,6 +211,11 @@ impl<K: InsideKey> Table<K> {
         if mapping.since == since && mapping.idle == idle {
             return;
         }
+        self.requeue(id, idle, since);
+    }
+
+    #[inline(never)]
+    fn requeue(&mut self, id: Id, idle: Idle, since: Tick) {
         self.unlink(id);
         let mapping = &mut self.slots[id.slot()];
         mapping.since = since;

@@ -1,5 +1,6 @@
 //! The operator's acts: no socket, no interface. Files are read here, by name.
 
+pub mod capture;
 pub mod check;
 pub mod cli;
 pub mod derive;
@@ -7,4 +8,5 @@ pub mod engine;
 pub mod files;
 pub mod show;
 pub mod text;
+pub mod translate;
 pub mod whois;

@@ -188,7 +188,7 @@ impl PacketBuf {
         self.start = HEADROOM;
         self.end = HEADROOM;
         self.offload = None;
-        if n < VnetHdr::LEN || n > VnetHdr::LEN + MAX_PACKET {
+        if !(VnetHdr::LEN..=VnetHdr::LEN + MAX_PACKET).contains(&n) {
             return false;
         }
         let mut header = [0; VnetHdr::LEN];

@@ -1,6 +1,6 @@
 //! `mapt`: the operator's tool.
 use clap::{Parser, Subcommand};
-use mapt::ops::cli;
+use mapt::ops::{cli, translate};
 use std::io::{self, Write};
 use std::process::ExitCode;
 
@@ -18,11 +18,17 @@ struct Cli {
 enum Command {
     #[command(flatten)]
     Ops(cli::Command),
+    /// Run packets through the engine of a BR or CE: hex lines on stdin, or a capture
+    Translate(translate::TranslateArgs),
 }
 
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Ops(command) => print(command.run()),
+        Command::Translate(args) => {
+            let output = &mut io::BufWriter::new(io::stdout().lock());
+            ExitCode::from(translate::main(&args, &mut io::stdin().lock(), output, &mut io::stderr()))
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{capture, engine};
+use super::{capture, engine, files};
 use crate::config::{Config, Role};
 use crate::engine::{Engine, TransmitKind};
 use crate::reply::{IcmpParams, Originate};
@@ -53,6 +53,24 @@ struct Left {
 
 /// Why translation stopped, for a person.
 pub type Failure = String;
+
+/// The whole command. Returns its exit status.
+pub fn main(args: &TranslateArgs, input: &mut dyn BufRead, output: &mut dyn Write, errors: &mut dyn Write) -> u8 {
+    let result = match files::daemon(&args.config) {
+        Ok(loaded) => run(loaded.value, args, input, output, errors),
+        Err(findings) => Err(findings.to_string()),
+    };
+    // What was translated before a failure is an answer too.
+    let result = result.and_then(|()| output.flush().map_err(|e| e.to_string()));
+    let _ = output.flush();
+    match result {
+        Ok(()) => 0,
+        Err(reason) => {
+            let _ = writeln!(errors, "{reason}");
+            1
+        }
+    }
+}
 
 /// Translates everything from `input` (or the capture), one JSON line an input.
 pub fn run(

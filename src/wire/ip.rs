@@ -105,6 +105,11 @@ pub fn be16(b: &[u8], at: usize) -> u16 {
     u16::from_be_bytes([b[at], b[at + 1]])
 }
 
+/// What is no IP at all is not called a short packet.
+fn too_short(b: &[u8], version: u8) -> WireError {
+    if b.first().is_some_and(|first| first >> 4 != version) { WireError::Version } else { WireError::Truncated }
+}
+
 #[inline]
 fn be32(b: &[u8], at: usize) -> u32 {
     u32::from_be_bytes([b[at], b[at + 1], b[at + 2], b[at + 3]])
@@ -121,7 +126,7 @@ impl Ipv4Header {
     /// Reads and checks a header.
     #[inline]
     pub fn parse(b: &[u8], extent: Extent) -> Result<Ipv4Header, WireError> {
-        let Some(fixed) = b.first_chunk::<20>() else { return Err(WireError::Truncated) };
+        let Some(fixed) = b.first_chunk::<20>() else { return Err(too_short(b, 4)) };
         if fixed[0] >> 4 != 4 {
             return Err(WireError::Version);
         }
@@ -223,7 +228,7 @@ impl Ipv6Header {
     /// Reads the header and walks the extension headers.
     #[inline]
     pub fn parse(b: &[u8], extent: Extent) -> Result<Ipv6Header, WireError> {
-        let Some(fixed) = b.first_chunk::<40>() else { return Err(WireError::Truncated) };
+        let Some(fixed) = b.first_chunk::<40>() else { return Err(too_short(b, 6)) };
         if fixed[0] >> 4 != 6 {
             return Err(WireError::Version);
         }

@@ -1,5 +1,6 @@
 //! `mapt`: the operator's tool.
 use clap::{Parser, Subcommand};
+use mapt::lab;
 use mapt::ops::{cli, translate};
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -20,11 +21,14 @@ enum Command {
     Ops(cli::Command),
     /// Run packets through the engine of a BR or CE: hex lines on stdin, or a capture
     Translate(translate::TranslateArgs),
+    /// Build a MAP-T network in namespaces of this machine, use it, and print what passed
+    Lab(lab::LabArgs),
 }
 
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Ops(command) => print(command.run()),
+        Command::Lab(args) => lab::run(&args),
         Command::Translate(args) => {
             let output = &mut io::BufWriter::new(io::stdout().lock());
             ExitCode::from(translate::main(&args, &mut io::stdin().lock(), output, &mut io::stderr()))

@@ -10,7 +10,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 const SIZES: [u32; 3] = [1, 1_000, 100_000];
-const FLOWS: usize = 1 << 17;
+const FLOWS: usize = 1 << 16;
 
 /// xorshift64*: the same flows in every run.
 struct Random(u64);

@@ -1,7 +1,7 @@
 //! Longest match by IPv4, then by PSID where rules share a prefix (RFC 7599 §12.1).
 
 use super::search::{NONE, Tree32, flatten};
-use super::{PortParams, Rule};
+use super::{Ipv4Prefix, PortParams, Rule};
 use std::net::Ipv4Addr;
 
 /// Marks a value of the tree as an index into `groups`.
@@ -21,6 +21,7 @@ pub(super) struct Ipv4Map {
 /// The rules of one IPv4 prefix, each with a PSID of its own.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Group {
+    prefix: Ipv4Prefix,
     params: PortParams,
     dense: bool,
     start: u32,
@@ -30,6 +31,7 @@ pub(super) struct Group {
 /// Where an IPv4 address leads.
 pub(super) enum Place<'a> {
     Nowhere,
+    /// To a rule, if that covers the address: the caller has to ask.
     Rule(u32),
     /// To rules between which the port decides.
     Group(&'a Group),
@@ -49,7 +51,7 @@ impl Ipv4Map {
         for group in order.chunk_by(|a, b| prefix(a) == prefix(b)) {
             let prefix = prefix(&group[0]);
             let value = match rules[group[0] as usize].port_params() {
-                Some(params) if group.len() > 1 => GROUP | map.add(params, group, psid),
+                Some(params) if group.len() > 1 => GROUP | map.add(prefix, params, group, psid),
                 _ => group[0],
             };
             intervals.push((prefix.addr().into(), prefix.last_addr().into(), value));
@@ -58,7 +60,7 @@ impl Ipv4Map {
         map
     }
 
-    fn add(&mut self, params: PortParams, group: &[u32], psid: impl Fn(&u32) -> u16) -> u32 {
+    fn add(&mut self, prefix: Ipv4Prefix, params: PortParams, group: &[u32], psid: impl Fn(&u32) -> u16) -> u32 {
         let slots = 1usize << params.k();
         let dense = slots <= 4 * group.len();
         let (start, len);
@@ -74,7 +76,7 @@ impl Ipv4Map {
             len = group.len();
             self.sparse.extend(group.iter().map(|rule| (psid(rule), *rule)));
         }
-        self.groups.push(Group { params, dense, start: start as u32, len: len as u32 });
+        self.groups.push(Group { prefix, params, dense, start: start as u32, len: len as u32 });
         self.groups.len() as u32 - 1
     }
 
@@ -83,7 +85,10 @@ impl Ipv4Map {
         match self.tree.get(ipv4.into()) {
             NONE => Place::Nowhere,
             value if value & GROUP == 0 => Place::Rule(value),
-            value => Place::Group(&self.groups[(value & !GROUP) as usize]),
+            value => {
+                let group = &self.groups[(value & !GROUP) as usize];
+                if group.prefix.contains(ipv4) { Place::Group(group) } else { Place::Nowhere }
+            }
         }
     }
 

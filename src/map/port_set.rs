@@ -27,6 +27,8 @@ pub struct PortParamsError {
 }
 
 impl PortParams {
+    /// All ports in one set: an address that is not shared.
+    pub(super) const UNSHARED: PortParams = PortParams { a: 0, k: 0 };
     /// Refuses a > 15 (RFC 7598 §4.5), k > 16 and a + k > 16. Both are in bits.
     pub fn new(a: u8, k: u8) -> Result<Self, PortParamsError> {
         if a > 15 || k > 16 || a + k > 16 { Err(PortParamsError { a, k }) } else { Ok(PortParams { a, k }) }
@@ -81,7 +83,7 @@ pub struct PortSet {
 
 impl PortSet {
     /// All 65,536 ports: an address that is not shared (RFC 7597 §5.2).
-    pub const ALL: PortSet = PortSet { params: PortParams { a: 0, k: 0 }, psid: Psid(0) };
+    pub const ALL: PortSet = PortSet { params: PortParams::UNSHARED, psid: Psid(0) };
 
     /// PSID offset and length; both 0 for [`PortSet::ALL`].
     pub fn params(&self) -> PortParams {

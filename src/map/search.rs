@@ -1,9 +1,9 @@
 //! A static map from intervals of numbers to values: the search tree under both lookups.
 //!
 //! Nested prefixes are flattened into disjoint intervals once; then the wanted one is the last that starts at or below
-//! the number. The starts form an implicit B+ tree: blocks of one cache line, whose child is found by counting
-//! the keys that are not above the number, without a branch. So a lookup costs one line for each level, whatever the
-//! prefix lengths, and a level more for 16 (IPv4) or 8 (IPv6) times the rules.
+//! the number. The starts form an implicit B+ tree: 15 keys to a node and 16 children, leaves of one cache line that
+//! hold keys and values, and no branch in a node. So a lookup costs one line of a leaf, whatever the prefix lengths,
+//! and one small node more for 16 times the rules.
 
 /// No value.
 pub(super) const NONE: u32 = u32::MAX;
@@ -14,8 +14,6 @@ pub(super) trait Key: Copy + Ord {
     const MAX: Self;
     /// The next number; never asked for that of `MAX`.
     fn next(self) -> Self;
-    /// How many of the keys are not above `x`.
-    fn count<const B: usize>(keys: &[Self; B], x: Self) -> usize;
 }
 
 impl Key for u32 {
@@ -23,11 +21,6 @@ impl Key for u32 {
     const MAX: u32 = u32::MAX;
     fn next(self) -> u32 {
         self + 1
-    }
-    #[inline]
-    fn count<const B: usize>(keys: &[u32; B], x: u32) -> usize {
-        // Summed in the width of the keys, the loop becomes four vector comparisons.
-        keys.iter().map(|&key| u32::from(key <= x)).sum::<u32>() as usize
     }
 }
 
@@ -37,16 +30,15 @@ impl Key for u64 {
     fn next(self) -> u64 {
         self + 1
     }
-    #[inline]
-    fn count<const B: usize>(keys: &[u64; B], x: u64) -> usize {
-        keys.iter().map(|&key| usize::from(key <= x)).sum()
-    }
 }
 
 /// An interval's first and last number, and its value.
 pub(super) type Interval<K> = (K, K, u32);
 
-/// Turns intervals that nest, or are apart, into starts and values: each value holds up to the next start.
+/// Turns intervals that nest, or are apart, into starts and values: each value holds up to the next start, except that
+/// a gap in which nothing holds has no start of its own. Who looks a number up there finds the interval before it, and
+/// has to ask whether it holds the number.
+///
 /// `intervals` are sorted by first number, outer before inner; `base` is the value where none of them is.
 pub(super) fn flatten<K: Key>(base: u32, intervals: impl IntoIterator<Item = Interval<K>>) -> Vec<(K, u32)> {
     let mut sweep = Sweep::new(base);
@@ -91,8 +83,9 @@ impl<K: Key> Sweep<K> {
     }
     fn start(&mut self, first: K) {
         self.starts.pop_if(|(start, _)| *start == first);
-        if self.starts.last().is_none_or(|&(_, value)| value != self.value()) {
-            self.starts.push((first, self.value()));
+        let value = self.value();
+        if self.starts.last().is_none_or(|&(_, before)| before != value && value != NONE) {
+            self.starts.push((first, value));
         }
     }
     pub(super) fn finish(mut self) -> Vec<(K, u32)> {
@@ -103,57 +96,76 @@ impl<K: Key> Sweep<K> {
     }
 }
 
-/// One cache line of keys.
+/// How many of the ascending keys are not above `x`, without a branch: F of them divide the others into F + 1 groups
+/// of G; the first comparisons find the group, the others the place in it.
+#[inline(always)]
+fn count<K: Key, const F: usize, const G: usize>(keys: &[K], x: K) -> usize {
+    let mut place = 0;
+    for fence in 1..=F {
+        place += usize::from(keys[fence * (G + 1) - 1] <= x) * (G + 1);
+    }
+    let group = &keys[place..place + G];
+    for key in group {
+        place += usize::from(*key <= x);
+    }
+    place
+}
+
+const NODE: usize = 15;
+const CHILDREN: usize = NODE + 1;
+
+/// The j-th key is the first key of child j + 1.
+type Node<K> = [K; NODE];
+
+/// One cache line: L keys, L values.
 #[derive(Clone, Copy, Debug)]
 #[repr(align(64))]
-struct Block<K, const B: usize>([K; B]);
+struct Leaf<K, const L: usize> {
+    keys: [K; L],
+    values: [u32; L],
+}
 
-/// Starts and values as an implicit B+ tree of blocks of B keys, B + 1 children.
+/// Starts and values as an implicit B+ tree. F and L are the shape of its leaves, L = F + (F + 1) * 2.
 #[derive(Debug)]
-pub(super) struct Tree<K, const B: usize> {
-    /// The levels, root first; a node's j-th key is the first key of its child j + 1.
-    blocks: Vec<Block<K, B>>,
-    /// Where each level above the leaves begins in `blocks`.
+pub(super) struct Tree<K, const F: usize, const L: usize> {
+    /// The levels above the leaves, root first.
+    nodes: Vec<Node<K>>,
+    /// Where each of them begins in `nodes`.
     levels: Vec<u32>,
-    /// Where the leaves begin.
-    leaves: usize,
-    /// A value for each key of the leaves.
-    values: Vec<u32>,
+    leaves: Vec<Leaf<K, L>>,
     /// The value of `K::MAX`: unused keys are `K::MAX`, and a lower number never counts them.
     at_max: u32,
 }
 
-pub(super) type Tree32 = Tree<u32, 16>;
-pub(super) type Tree64 = Tree<u64, 8>;
+pub(super) type Tree32 = Tree<u32, 2, 8>;
+pub(super) type Tree64 = Tree<u64, 1, 5>;
 
-impl<K: Key, const B: usize> Tree<K, B> {
+impl<K: Key, const F: usize, const L: usize> Tree<K, F, L> {
+    const ONE_LINE: () = assert!(L == F + (F + 1) * 2 && size_of::<Leaf<K, L>>() == 64);
+
     /// `starts` ascend and begin with zero.
     pub(super) fn new(mut starts: Vec<(K, u32)>) -> Self {
+        const { Self::ONE_LINE };
         let at_max = starts.last().map_or(NONE, |&(_, value)| value);
         starts.pop_if(|(start, _)| *start == K::MAX);
-        let keys: Vec<K> = starts.iter().map(|&(key, _)| key).collect();
-        // The first key under each node of the level.
-        let mut firsts: Vec<K> = keys.chunks(B).map(|keys| keys[0]).collect();
-        let mut levels: Vec<Vec<Block<K, B>>> = vec![keys.chunks(B).map(block).collect()];
+        let leaves: Vec<Leaf<K, L>> = starts.chunks(L).map(leaf).collect();
+        // The first key under each node of a level.
+        let mut firsts: Vec<K> = leaves.iter().map(|leaf| leaf.keys[0]).collect();
+        let mut upwards: Vec<Vec<Node<K>>> = Vec::new();
         while firsts.len() > 1 {
-            levels.push(firsts.chunks(B + 1).map(|children| block(&children[1..])).collect());
-            firsts = firsts.chunks(B + 1).map(|children| children[0]).collect();
+            upwards.push(firsts.chunks(CHILDREN).map(node).collect());
+            firsts = firsts.chunks(CHILDREN).map(|children| children[0]).collect();
         }
-        levels.reverse();
-        let mut begins: Vec<u32> = Vec::with_capacity(levels.len());
-        let mut blocks = Vec::with_capacity(levels.iter().map(Vec::len).sum());
-        for level in levels {
-            begins.push(blocks.len() as u32);
-            blocks.extend(level);
+        let mut levels = Vec::with_capacity(upwards.len());
+        let mut nodes = Vec::with_capacity(upwards.iter().map(Vec::len).sum());
+        for level in upwards.into_iter().rev() {
+            levels.push(nodes.len() as u32);
+            nodes.extend(level);
         }
-        let leaves = begins.pop().unwrap_or(0) as usize;
-        let mut values: Vec<u32> = starts.iter().map(|&(_, value)| value).collect();
-        values.resize(values.len().next_multiple_of(B), NONE);
-        values.shrink_to_fit();
-        Tree { blocks, levels: begins, leaves, values, at_max }
+        Tree { nodes, levels, leaves, at_max }
     }
 
-    /// The value of the interval in which `x` lies.
+    /// The value of the last interval that starts at or below `x`.
     #[inline]
     pub(super) fn get(&self, x: K) -> u32 {
         if x == K::MAX {
@@ -161,23 +173,34 @@ impl<K: Key, const B: usize> Tree<K, B> {
         }
         let mut node = 0;
         for &level in &self.levels {
-            node = node * (B + 1) + K::count(&self.blocks[level as usize + node].0, x);
+            node = node * CHILDREN + count::<K, 3, 3>(&self.nodes[level as usize + node], x);
         }
-        // A leaf was chosen because its first key is not above x, so the count is not 0.
-        let place = node * B + K::count(&self.blocks[self.leaves + node].0, x) - 1;
-        self.values[place]
+        let leaf = &self.leaves[node];
+        // The leaf was chosen because its first key is not above x, so the count is not 0.
+        leaf.values[count::<K, F, 2>(&leaf.keys, x) - 1]
     }
 
     /// Octets on the heap.
     pub(super) fn heap_size(&self) -> usize {
-        self.blocks.capacity() * size_of::<Block<K, B>>() + (self.values.capacity() + self.levels.capacity()) * 4
+        self.nodes.capacity() * size_of::<Node<K>>()
+            + self.levels.capacity() * 4
+            + self.leaves.capacity() * size_of::<Leaf<K, L>>()
     }
 }
 
-fn block<K: Key, const B: usize>(keys: &[K]) -> Block<K, B> {
-    let mut block = Block([K::MAX; B]);
-    block.0[..keys.len()].copy_from_slice(keys);
-    block
+fn node<K: Key>(children: &[K]) -> Node<K> {
+    let mut node = [K::MAX; NODE];
+    node[..children.len() - 1].copy_from_slice(&children[1..]);
+    node
+}
+
+fn leaf<K: Key, const L: usize>(starts: &[(K, u32)]) -> Leaf<K, L> {
+    let mut leaf = Leaf { keys: [K::MAX; L], values: [NONE; L] };
+    for (place, &(key, value)) in starts.iter().enumerate() {
+        leaf.keys[place] = key;
+        leaf.values[place] = value;
+    }
+    leaf
 }
 
 #[cfg(test)]
@@ -192,9 +215,16 @@ mod tests {
     /// Every size around the ends of blocks and levels, asked at every start, before it and behind it.
     #[test]
     fn every_size_of_tree() {
-        for n in
-            (0..700u64).chain([8 * 9 * 9 - 1, 8 * 9 * 9, 8 * 9 * 9 + 1, 6560, 6561, 16 * 17 * 17, 16 * 17 * 17 + 1])
-        {
+        for n in (0..700u64).chain([
+            5 * 256 - 2,
+            5 * 256 - 1,
+            5 * 256,
+            8 * 256 - 1,
+            8 * 256,
+            5 * 4096,
+            8 * 4096 - 1,
+            8 * 4096,
+        ]) {
             let step = (u64::MAX / (n + 1)).max(2);
             let starts: Vec<(u64, u32)> = (0..=n).map(|i| (i * step, i as u32)).collect();
             let wide = Tree64::new(starts.clone());
@@ -260,9 +290,12 @@ mod tests {
             let tree = Tree32::new(starts);
             for x in 0..=255u8 {
                 let inner = ranges.iter().filter(|(f, l, _)| (*f..=*l).contains(&x)).min_by_key(|(f, l, _)| l - f);
-                prop_assert_eq!(tree.get(wide(x)), inner.map_or(NONE, |&(_, _, value)| value));
+                let before = ranges.iter().filter(|(_, l, _)| *l < x).max_by_key(|(f, l, _)| (*l, *f));
+                prop_assert_eq!(tree.get(wide(x)), inner.or(before).map_or(NONE, |&(_, _, value)| value));
             }
             prop_assert_eq!(tree.get(wide(0) - 1), NONE);
+            let gaps = flatten(NONE, []);
+            prop_assert_eq!(gaps, vec![(0u32, NONE)]);
         }
     }
 }

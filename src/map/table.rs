@@ -4,7 +4,6 @@ use super::by_ipv4::{Ipv4Map, Place};
 use super::by_ipv6::Ipv6Map;
 use super::conflicts::conflicts;
 use super::rule::WELL_KNOWN_WARNING;
-use super::search::NONE;
 use super::{CompiledRule, Dmr, MapAddress, Psid, Rule};
 use std::collections::{HashMap, HashSet};
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -148,10 +147,13 @@ impl RuleTable {
         }
     }
 
-    /// The MAP address by a rule that covers the IPv4 address.
+    /// The MAP address by the one rule that may cover the IPv4 address.
     #[inline]
     fn mapped(&self, id: RuleId, ipv4: Ipv4Addr, port: Option<u16>) -> Result<(RuleId, MapAddress), Unmapped> {
         let rule = self.get(id);
+        if !rule.covers_ipv4(ipv4) {
+            return Err(Unmapped::NoRule);
+        }
         let psid = match (rule.port_params(), port) {
             (None, _) => Psid(0),
             (Some(_), None) => return Err(Unmapped::PortNeeded),
@@ -164,7 +166,7 @@ impl RuleTable {
     #[inline]
     pub fn by_ipv6(&self, addr: Ipv6Addr) -> Option<RuleId> {
         let rule = self.by_ipv6.get(addr);
-        (rule != NONE).then_some(RuleId(rule))
+        self.compiled.get(rule as usize).filter(|rule| rule.covers_ipv6(addr)).map(|_| RuleId(rule))
     }
 
     /// The DMR (longest match among `dmrs`) that covers `addr`, with the IPv4 address inside.

@@ -117,18 +117,24 @@ impl PortSet {
     /// The n-th port in ascending order, n from 0; `None` from `count` on.
     #[inline]
     pub fn nth(&self, n: u32) -> Option<u16> {
+        if n >= self.count() {
+            return None;
+        }
         let m = self.params.m();
         let a = (n >> m) + self.first_a();
         let j = n & ((1 << m) - 1);
-        (n < self.count()).then(|| ((a << (16 - self.params.a)) | (u32::from(self.psid.0) << m) | j) as u16)
+        Some(((a << (16 - self.params.a)) | (u32::from(self.psid.0) << m) | j) as u16)
     }
     /// The inverse of `nth`: `None` for a port that is not in the set.
     #[inline]
     pub fn index_of(&self, port: u16) -> Option<u32> {
+        if !self.contains(port) {
+            return None;
+        }
         let m = self.params.m();
-        let a = (u32::from(port) >> (16 - self.params.a)).wrapping_sub(self.first_a());
+        let a = (u32::from(port) >> (16 - self.params.a)) - self.first_a();
         let j = u32::from(port) & ((1 << m) - 1);
-        self.contains(port).then(|| (a << m) | j)
+        Some((a << m) | j)
     }
     /// The runs of contiguous ports, ascending. Runs that happen to touch (k = 0) stay apart.
     pub fn ranges(&self) -> impl Iterator<Item = RangeInclusive<u16>> + use<> {

@@ -62,6 +62,11 @@ pub(super) fn daemon(
     let instance = fields.get("instance", r, instance);
     let instance = instance.unwrap_or_else(|| if role == Some(RoleName::Ce) { "ce" } else { "br" }.into());
     let tun = fields.get("tun", r, tun).unwrap_or_default();
+    if role == Some(RoleName::Ce) && tun.queues.is_some_and(|queues| queues > 1) {
+        let path = Path::Key(fields.path(), "tun");
+        let message = "the NAPT of a CE runs on one queue: expected 1";
+        r.error(Path::Key(&path, "queues"), fields.nested_mark("tun", "queues"), message, "");
+    }
     let routes = fields.get("routes", r, routes).unwrap_or_default();
     let sysctl = fields.get("sysctl", r, decode::choice(&[("check", Sysctl::Check), ("manage", Sysctl::Manage)], ""));
     let mtu = fields.get("mtu", r, mtu).unwrap_or_default();
@@ -196,7 +201,7 @@ fn tun(slot: Slot<'_, '_>, r: &mut Reporter<'_>) -> Option<Tun> {
     let fields = Fields::of(slot, decode::TUN, "a mapping", r)?;
     Some(Tun {
         name: fields.get("name", r, interface_name),
-        queues: fields.get("queues", r, decode::integer(1..=16, " queues", "")),
+        queues: fields.get("queues", r, decode::integer(1..=16, "", "")),
         ipv4_address: fields.get("ipv4-address", r, |slot, r| {
             let addr = decode::ipv4(slot.again(), r)?;
             host_ipv4(&slot, addr, r)
@@ -359,7 +364,7 @@ fn timers(slot: Slot<'_, '_>, r: &mut Reporter<'_>) -> Option<Timers> {
     let timers = Timers {
         udp: seconds("udp", 120, "RFC 4787 REQ-5", default.udp),
         tcp_established: seconds("tcp-established", 7440, "RFC 5382 REQ-5", default.tcp_established),
-        tcp_transitory: seconds("tcp-transitory", 240, "RFC 5382 REQ-5", default.tcp_transitory),
+        tcp_transitory: seconds("tcp-transitory", 10, "RFC 7857 §2.1", default.tcp_transitory),
         icmp: seconds("icmp", 60, "RFC 5508 REQ-2", default.icmp),
     };
     Some(timers)

@@ -109,12 +109,7 @@ impl<'n, 'a> Slot<'n, 'a> {
     }
 
     pub fn expected(&self, r: &mut Reporter<'_>, what: &str, rfc: &str) {
-        let message = if self.node.is_null() {
-            format!("has no value: expected {what}, or leave the key out")
-        } else {
-            format!("{} is not what is expected here: {what}", self.shown())
-        };
-        self.error(r, message, rfc);
+        self.error(r, format!("expected {what}, found {}", self.shown()), rfc);
     }
 
     /// Its text, and whether it stands without quotes; `None` for nothing and for collections.
@@ -136,25 +131,36 @@ pub struct Fields<'n, 'a> {
     path: Path<'n>,
     at: Mark,
     entries: &'n [Entry<'a>],
+    /// Keys that unknown ones were likely meant to be.
+    mistyped: Vec<&'static str>,
 }
 
 impl<'n, 'a> Fields<'n, 'a> {
     /// Reports unknown and repeated keys; `None` where there is no mapping at all.
-    pub fn of(slot: Slot<'n, 'a>, known: &[&str], what: &str, r: &mut Reporter<'_>) -> Option<Self> {
+    pub fn of(slot: Slot<'n, 'a>, known: &[&'static str], what: &str, r: &mut Reporter<'_>) -> Option<Self> {
         let Value::Map(entries) = &slot.node.value else {
             slot.expected(r, what, "");
             return None;
         };
-        for (n, entry) in entries.iter().enumerate() {
+        let mut mistyped = Vec::new();
+        let mut firsts = vec![None; known.len()];
+        for entry in entries {
             let path = Path::Key(&slot.path, &entry.key);
-            if !known.contains(&&*entry.key) {
-                r.error(path, entry.at, unknown_key(&entry.key, known), "");
-            } else if let Some(first) = entries[..n].iter().find(|e| e.key == entry.key) {
-                let message = format!("`{}` is given twice; the first is in line {}", entry.key, first.at.line);
-                r.error(path, entry.at, message, "");
+            match known.iter().position(|key| *key == entry.key).map(|n| &mut firsts[n]) {
+                None if r.is_full() => r.error(path, entry.at, "", ""),
+                None => {
+                    let meant = near_key(&entry.key, known);
+                    mistyped.extend(meant);
+                    r.error(path, entry.at, unknown_key(&entry.key, known, meant), "");
+                }
+                Some(Some(line)) => {
+                    let message = format!("`{}` is given twice; the first is in line {line}", entry.key);
+                    r.error(path, entry.at, message, "");
+                }
+                Some(first) => *first = Some(entry.at.line),
             }
         }
-        Some(Fields { path: slot.path, at: slot.node.at, entries })
+        Some(Fields { path: slot.path, at: slot.node.at, entries, mistyped })
     }
 
     /// Where the mapping itself stands in the tree.
@@ -213,7 +219,7 @@ impl<'n, 'a> Fields<'n, 'a> {
         decode(Slot { node: &entry.node, path: Path::Key(&self.path, key) }, r)
     }
 
-    /// The same, and its absence is an error.
+    /// The same, and its absence is an error, unless a mistyped key explains it.
     pub fn require<T>(
         &self,
         key: &str,
@@ -222,28 +228,35 @@ impl<'n, 'a> Fields<'n, 'a> {
         rfc: &str,
         decode: impl FnOnce(Slot<'_, 'a>, &mut Reporter<'_>) -> Option<T>,
     ) -> Option<T> {
-        if !self.has(key) {
+        if !self.has(key) && !self.mistyped.contains(&key) {
             self.error(key, r, format!("is missing: expected {what}"), rfc);
         }
         self.get(key, r, decode)
     }
 }
 
+fn words(key: &str) -> String {
+    key.to_lowercase().replace(['_', ' '], "-")
+}
+
+/// The known key that an unknown one was likely meant to be.
+fn near_key(key: &str, known: &[&'static str]) -> Option<&'static str> {
+    let plain = words(key);
+    let synonym = SYNONYMS.iter().find(|(word, ours)| *word == plain && known.contains(ours));
+    let near = known.iter().filter_map(|k| Some((distance(&plain, k)?, *k)));
+    synonym.map(|(_, ours)| *ours).or_else(|| near.filter(|(d, k)| *d <= 1 + k.len() / 5).min().map(|(_, k)| k))
+}
+
 /// What to say of a key that nobody knows here.
-fn unknown_key(key: &str, known: &[&str]) -> String {
+fn unknown_key(key: &str, known: &[&str], meant: Option<&str>) -> String {
     let shown = tame(key);
     if key == "<<" {
         return "`<<` (a merge key) is not supported: write the keys out".into();
     }
-    let plain = key.to_lowercase().replace(['_', ' '], "-");
-    if let Some((_, ours)) = SYNONYMS.iter().find(|(word, ours)| *word == plain && known.contains(ours)) {
-        return format!("unknown key `{shown}`; did you mean `{ours}`?");
+    if let Some(meant) = meant {
+        return format!("unknown key `{shown}`; did you mean `{meant}`?");
     }
-    let near =
-        known.iter().filter_map(|k| Some((distance(&plain, k)?, k))).filter(|(d, k)| *d <= 1 + k.len() / 5).min();
-    if let Some((_, near)) = near {
-        return format!("unknown key `{shown}`; did you mean `{near}`?");
-    }
+    let plain = words(key);
     let elsewhere = |keys: &[&str]| keys.contains(&&*plain) && keys != known;
     if let Some((block, _)) = BLOCKS.iter().find(|(_, keys)| elsewhere(keys)) {
         return match *block {
@@ -456,13 +469,29 @@ mod tests {
             ("rule-ipv6-prefx", "rule-ipv6-prefix"),
             ("nmae", "name"),
         ] {
-            assert_eq!(unknown_key(key, RULE), format!("unknown key `{key}`; did you mean `{near}`?"));
+            assert_eq!(near_key(key, RULE), Some(near));
         }
-        assert_eq!(unknown_key("lowest-ipv6", ICMP), "unknown key `lowest-ipv6`; it belongs under `mtu`");
+        assert_eq!(unknown_key("lowest-ipv6", ICMP, None), "unknown key `lowest-ipv6`; it belongs under `mtu`");
         assert_eq!(
-            unknown_key("end-user-ipv6-prefix", RULE_SET),
+            unknown_key("end-user-ipv6-prefix", RULE_SET, None),
             "unknown key `end-user-ipv6-prefix`; it belongs to the top level of a daemon's file"
         );
-        assert_eq!(unknown_key("psid-offset", RULE_SET), "unknown key `psid-offset`; it belongs into a rule");
+        assert_eq!(unknown_key("psid-offset", RULE_SET, None), "unknown key `psid-offset`; it belongs into a rule");
+    }
+
+    #[test]
+    fn every_key_is_documented_and_sampled() {
+        let docs = include_str!("../../docs/configuration.md");
+        let samples = concat!(
+            include_str!("../../config/rules-full.yaml"),
+            include_str!("../../config/br-full.yaml"),
+            include_str!("../../config/ce-full.yaml")
+        );
+        let blocks = BLOCKS.iter().flat_map(|(_, keys)| *keys);
+        for key in blocks.chain(RULE_SET).chain(RULE) {
+            let documented = ["| ", "### "].iter().any(|start| docs.contains(&format!("\n{start}`{key}`")));
+            assert!(documented, "{key} is not in docs/configuration.md");
+            assert!(samples.contains(&format!("{key}:")), "{key} is in no sample file");
+        }
     }
 }

@@ -3,6 +3,8 @@ use std::fmt;
 
 /// Most errors that one file may give; the rest is only counted.
 const MOST: usize = 10_000;
+/// Farthest column that is looked for in its line, which may be megabytes long.
+const FARTHEST: u32 = 10_000;
 /// Columns of a source line that are shown.
 const SHOWN: usize = 110;
 
@@ -150,7 +152,7 @@ impl<'t> Reporter<'t> {
     }
 
     pub fn error(&mut self, path: Path<'_>, at: Mark, message: impl Into<String>, rfc: &str) {
-        if self.errors.len() >= MOST {
+        if self.is_full() {
             self.omitted += 1;
             return;
         }
@@ -168,6 +170,11 @@ impl<'t> Reporter<'t> {
     /// So far; compare two counts to learn whether a part is sound.
     pub fn errors(&self) -> usize {
         self.errors.len() + self.omitted
+    }
+
+    /// Whether further errors are only counted.
+    pub fn is_full(&self) -> bool {
+        self.errors.len() >= MOST
     }
 
     /// What was found, in the order of the text.
@@ -199,13 +206,19 @@ impl<'t> Reporter<'t> {
         }
         if self.lines.is_empty() {
             self.lines.push(0);
-            self.lines.extend(self.text.match_indices('\n').map(|(n, _)| n + 1));
+            // A carriage return alone ends a line too (YAML 1.2 §5.4).
+            let bytes = self.text.as_bytes();
+            let ends = |(n, b): &(usize, &u8)| **b == b'\n' || **b == b'\r' && bytes.get(n + 1) != Some(&b'\n');
+            self.lines.extend(bytes.iter().enumerate().filter(ends).map(|(n, _)| n + 1));
         }
         let Some(&start) = self.lines.get(at.line as usize - 1) else { return String::new() };
-        let line = self.text[start..].split(['\n', '\r']).next().unwrap_or_default();
+        let end = self.lines.get(at.line as usize).map_or(self.text.len(), |next| next - 1);
+        let line = self.text[start..end].trim_end_matches('\r');
+        if at.column > FARTHEST {
+            return String::new();
+        }
         let column = (at.column as usize).saturating_sub(1);
         let skip = if column > SHOWN * 3 / 4 { column - SHOWN / 2 } else { 0 };
-        // `take` before the rest of the line is looked at: a line may be megabytes long.
         let mut shown = String::new();
         let mut width = 0;
         for c in line.chars().skip(skip).take(SHOWN) {

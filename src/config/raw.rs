@@ -78,7 +78,13 @@ pub(super) fn parse(text: &str) -> Result<Node<'_>, SyntaxError> {
             Err(error) => {
                 let marker = error.marker();
                 let at = Mark { line: narrow(marker.line()), column: narrow(marker.col() + 1), len: 1 };
-                return Err(SyntaxError { at, message: format!("not YAML: {}", tame(&error.info())) });
+                let info = error.info();
+                let hint = if info.contains("mapping values") {
+                    " (text that ends in a colon, as IPv6 addresses may, needs quotes)"
+                } else {
+                    ""
+                };
+                return Err(SyntaxError { at, message: format!("not YAML: {}{hint}", tame(&info)) });
             }
         }
     }
@@ -170,7 +176,11 @@ impl<'a> Builder<'a> {
         };
         match (&mut parent.node.value, parent.key.take()) {
             (Value::Seq(items), _) => items.push(node),
-            (Value::Map(entries), Some((key, at))) => entries.push(Entry { key, at, node }),
+            (Value::Map(entries), Some((key, at))) => {
+                // Where there is nothing to point at, the key it is.
+                let node = if node.is_null() { Node { at, ..node } } else { node };
+                entries.push(Entry { key, at, node });
+            }
             (Value::Map(_), None) => match node.value {
                 Value::Scalar { text, .. } => parent.key = Some((text, node.at)),
                 _ => return refuse(node.at, "a key must be plain text"),
@@ -237,7 +247,7 @@ mod tests {
     fn keys_and_values_know_their_places() {
         assert_eq!(
             tree("# c\nversion: 7\nrules:\n  - name: \"x\"\n    ea-len: 16\n  - {a: ~}\n"),
-            "{version@2:1=\"7\"@2:10 rules@3:1=[{name@4:5=\"x\"q@4:11 ea-len@5:5=\"16\"@5:13}@4:5 {a@6:6=\"~\"@6:9}@6:5]@4:3}@2:1"
+            "{version@2:1=\"7\"@2:10 rules@3:1=[{name@4:5=\"x\"q@4:11 ea-len@5:5=\"16\"@5:13}@4:5 {a@6:6=\"~\"@6:6}@6:5]@4:3}@2:1"
         );
         assert_eq!(tree(""), "\"\"@1:1");
         assert_eq!(tree("a: 1\na: 2\n"), "{a@1:1=\"1\"@1:4 a@2:1=\"2\"@2:4}@1:1");

@@ -22,7 +22,7 @@ pub struct RuleSet {
 pub(super) fn rule_set(slot: Slot<'_, '_>, r: &mut Reporter<'_>) -> Option<RuleSet> {
     let before = r.errors();
     let fields = Fields::of(slot, RULE_SET, "a rule set, that is a mapping with the key `rules`", r)?;
-    let version = fields.get("version", r, decode::integer(0..=u64::MAX, "", "RFC 8676 §3.1"));
+    let version = fields.get("version", r, decode::integer(0..=u64::MAX, "", "RFC 8676"));
     let date = fields.get("date", r, date);
     let dmr = fields.get("dmr-ipv6-prefix", r, decode::dmr);
     let list = fields.require("rules", r, "the list of mapping rules", "RFC 7597 §5", rule_list)?;
@@ -121,7 +121,7 @@ fn rule<'n, 'a>(slot: Slot<'n, 'a>, index: usize, r: &mut Reporter<'_>) -> Optio
     let ipv4 = "an IPv4 prefix such as 192.0.2.0/24";
     let rule_ipv6_prefix = fields.require("rule-ipv6-prefix", r, ipv6, "RFC 7597 §5", decode::ipv6_prefix);
     let rule_ipv4_prefix = fields.require("rule-ipv4-prefix", r, ipv4, "RFC 7597 §5", decode::ipv4_prefix);
-    let bits = |r: std::ops::RangeInclusive<u8>, rfc| decode::integer(r, " bits", rfc);
+    let bits = |r: std::ops::RangeInclusive<u8>, rfc| decode::integer(r, "", rfc);
     let ea_len =
         fields.require("ea-len", r, "the number of EA bits, 0 to 48", "RFC 7597 §5.2", bits(0..=48, "RFC 7597 §5.2"));
     let psid_offset = fields.get("psid-offset", r, bits(0..=15, "RFC 7598 §4.5"));

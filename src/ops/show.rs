@@ -90,14 +90,13 @@ fn rule_answer<'t>(table: &RuleTable, id: RuleId, rule: &'t Rule) -> RuleAnswer<
 
 fn in_words(provisioning: &Provisioning) -> String {
     let table = &provisioning.table;
-    let mut out = String::new();
+    let mut title = Vec::new();
     if provisioning.version != 0 {
-        let _ = write!(out, "version {}, ", provisioning.version);
+        title.push(format!("version {}", provisioning.version));
     }
-    if let Some(date) = &provisioning.date {
-        let _ = write!(out, "of {date}, ");
-    }
-    let _ = writeln!(out, "{}\n", counted(table.rules().len(), "rule"));
+    title.extend(provisioning.date.as_ref().map(|date| format!("made {date}")));
+    title.push(counted(table.rules().len(), "rule"));
+    let mut out = format!("{}\n\n", title.join(", "));
     if table.rules().is_empty() {
         return out;
     }
@@ -138,7 +137,7 @@ fn row(table: &RuleTable, id: RuleId, rule: &Rule) -> Vec<String> {
         spec.ea_len.to_string(),
         params.map_or_else(none, |params| params.a().to_string()),
         match (params, rule.explicit_psid()) {
-            (Some(params), Some(psid)) => format!("{} bits, {}", params.k(), psid.0),
+            (Some(params), Some(psid)) => format!("{} ({} bits)", psid.0, params.k()),
             (Some(params), None) => format!("{} bits", params.k()),
             (None, _) => none(),
         },

@@ -42,10 +42,10 @@ pub fn ports(ports: &PortSet) -> String {
         .map(|r| if r.start() == r.end() { r.start().to_string() } else { format!("{}-{}", r.start(), r.end()) })
         .collect();
     if let [all] = &ranges[..] {
-        return format!("{} ports: {all}", ports.count());
+        return format!("{}: {all}", ports.count());
     }
     let count = ports.ranges().count();
-    let mut out = format!("{} ports in {count} ranges", ports.count());
+    let mut out = format!("{} in {count} ranges", ports.count());
     for line in ranges[..ranges.len().min(MOST_RANGES)].chunks(RANGES_A_LINE) {
         out.push('\n');
         let cells: Vec<String> = line.iter().map(|range| format!("{range:<11}")).collect();
@@ -114,10 +114,10 @@ mod tests {
     #[test]
     fn long_port_sets_are_cut() {
         let set = |a, k, psid| PortParams::new(a, k).unwrap().port_set(Psid(psid)).unwrap();
-        assert_eq!(ports(&PortSet::ALL), "65536 ports: 0-65535");
-        assert_eq!(ports(&set(0, 6, 0)), "1024 ports: 0-1023");
+        assert_eq!(ports(&PortSet::ALL), "65536: 0-65535");
+        assert_eq!(ports(&set(0, 6, 0)), "1024: 0-1023");
         let text = ports(&set(6, 8, 52));
-        assert!(text.starts_with("252 ports in 63 ranges\n1232-1235   2256-2259   3280-3283"), "{text}");
+        assert!(text.starts_with("252 in 63 ranges\n1232-1235   2256-2259   3280-3283"), "{text}");
         assert!(text.ends_with("64720-64723"), "{text}");
         assert!(ports(&set(15, 1, 0)).ends_with("\nand 32703 more; --json lists all"));
     }

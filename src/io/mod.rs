@@ -1,1 +1,14 @@
-//! To be filled.
+//! Devices, routes, sysctls, threads, signals: the only reader of the clock.
+//!
+//! A daemon's life is [`daemon::main_of`]: configuration, [`plan`], [`setup`] ([`tun`], [`sysctl`], [`netlink`]),
+//! [`run`]. What a start has done is undone in the opposite order, at its failure as at the daemon's end.
+
+pub mod daemon;
+pub mod netlink;
+pub mod plan;
+pub mod report;
+pub mod run;
+pub mod setup;
+pub mod state;
+pub mod sysctl;
+pub mod tun;

@@ -47,6 +47,9 @@ pub struct LabArgs {
     /// Measure instead: plain routing, tayga twice, mapt-ce and mapt-br.
     #[arg(long, conflicts_with = "keep")]
     pub bench: bool,
+    /// Only print the Debian packages that are missing, for the Makefile.
+    #[arg(long, hide = true)]
+    pub missing_packages: bool,
     /// Only remove what killed labs left behind.
     #[arg(long, conflicts_with_all = ["keep", "quick", "down"])]
     pub clean: bool,
@@ -60,7 +63,11 @@ pub struct LabArgs {
 
 /// Runs it. 0: all passed; 1: not all, or it could not be built; 130 and the like: ended by a signal.
 pub fn run(args: &LabArgs) -> ExitCode {
-    let done = if args.clean {
+    let needed = if args.bench { tools::BENCH } else { tools::LAB };
+    let done = if args.missing_packages {
+        println!("{}", tools::missing(needed).join(" "));
+        Ok(true)
+    } else if args.clean {
         clean(args)
     } else if let Some(name) = &args.down {
         registry::down(name).map(|name| {

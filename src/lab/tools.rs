@@ -34,10 +34,7 @@ pub const BENCH: &[Tool] = &[
 
 /// Fails, with one message, when programs are missing, we are not root, or there is no TUN.
 pub fn check(tools: &[Tool]) -> Result<(), LabError> {
-    let mut packages: Vec<&str> =
-        tools.iter().filter(|(program, _)| !installed(program)).map(|&(_, package)| package).collect();
-    packages.sort_unstable();
-    packages.dedup();
+    let packages = missing(tools);
     if !packages.is_empty() {
         let why = format!("these Debian packages are missing; install them:\n  apt-get install {}", packages.join(" "));
         return Err(LabError::failed("look for programs", why));
@@ -49,6 +46,15 @@ pub fn check(tools: &[Tool]) -> Result<(), LabError> {
         return Err(LabError::failed("look for /dev/net/tun", "not there; `modprobe tun` may help"));
     }
     Ok(())
+}
+
+/// The packages to install, each once.
+pub fn missing(tools: &[Tool]) -> Vec<&'static str> {
+    let mut packages: Vec<_> =
+        tools.iter().filter(|(program, _)| !installed(program)).map(|&(_, package)| package).collect();
+    packages.sort_unstable();
+    packages.dedup();
+    packages
 }
 
 /// Also looks where root's programs are, which an ordinary user's PATH may leave out.

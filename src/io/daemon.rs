@@ -1,0 +1,201 @@
+//! A daemon from its command line to its exit status.
+
+use std::io::Write;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::plan::{Plan, Program};
+use super::run::{self, RunError, Running};
+use super::setup::{self, SetupError};
+use super::{report, tun};
+use crate::config::Loaded;
+use crate::engine::Engine;
+use crate::ops::{self, files};
+
+/// A MAP-T (RFC 7599) translator between IPv4 and IPv6. SIGTERM and SIGINT end it, SIGUSR1 prints its counters.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Arguments {
+    /// The configuration: br.yaml or ce.yaml
+    #[arg(value_name = "FILE", required_unless_present = "config", conflicts_with = "config")]
+    file: Option<PathBuf>,
+    /// The configuration, as an option
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Print what would be done to this host, as commands, and do nothing; needs no privileges
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// Why a daemon ends with status 1.
+#[derive(Debug, thiserror::Error)]
+enum DaemonError {
+    #[error(transparent)]
+    Setup(#[from] SetupError),
+    #[error(transparent)]
+    Run(#[from] RunError),
+    #[error("no signals or no runtime: {0}")]
+    Runtime(std::io::Error),
+}
+
+/// The whole of `mapt-br` and `mapt-ce`. Status 0: ended by a signal, or dry run done; 1: the reason is on
+/// stderr; 2: wrong usage.
+pub fn main_of(program: Program) -> ExitCode {
+    let arguments = Arguments::parse();
+    log_to_stderr();
+    let Some(file) = arguments.config.or(arguments.file) else { return ExitCode::from(2) };
+    let config = match files::daemon(&file) {
+        Ok(Loaded { value, warnings }) => {
+            for warning in warnings {
+                tracing::warn!("{warning}");
+            }
+            value
+        }
+        Err(findings) => {
+            eprintln!("{findings}");
+            return ExitCode::FAILURE;
+        }
+    };
+    if Program::of(&config) != program {
+        let other = Program::of(&config);
+        eprintln!(
+            "{}: {} says `role: {}`: start `{}` with it, or say `role: {}`",
+            program.name(),
+            file.display(),
+            other.role(),
+            other.name(),
+            program.role()
+        );
+        return ExitCode::FAILURE;
+    }
+    let plan = Plan::of(&config);
+    let result =
+        if arguments.dry_run { dry_run(&plan) } else { serve(&plan, |queue| ops::engine::build(&config, queue)) };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{}: {error}", program.name());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn log_to_stderr() {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,netlink_proto=error"));
+    // A second caller in one process keeps the first one's.
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .with_target(false)
+        .without_time()
+        .try_init();
+}
+
+fn dry_run(plan: &Plan) -> Result<(), DaemonError> {
+    if !tun::is_interface_name(&plan.tun) {
+        return Err(SetupError::from(tun::TunError::Name(plan.tun.clone())).into());
+    }
+    print(&plan.to_string());
+    Ok(())
+}
+
+/// A reader that has gone away is no reason to end.
+fn print(text: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
+fn serve(plan: &Plan, build: impl Fn(u16) -> Box<dyn Engine>) -> Result<(), DaemonError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(DaemonError::Runtime)?;
+    runtime.block_on(async {
+        // Before anything is done that a signal would leave undone.
+        let mut signals = Signals::new().map_err(DaemonError::Runtime)?;
+        let (device, mut installed) = setup::install(plan).await?;
+        let (queues, offloads) = (device.queues.len(), device.offloads);
+        let engines = (0..queues as u16).map(build).collect();
+        let mut running = match run::start(device, engines) {
+            Ok(running) => running,
+            Err(error) => {
+                installed.undo().await;
+                return Err(error.into());
+            }
+        };
+        print(&format!(
+            "ready: {} `{}` on {}: {queues} queue(s), {offloads}, MTU {}, {} route(s)\n",
+            plan.program.name(),
+            plan.instance,
+            plan.tun,
+            plan.mtu,
+            installed.route_count()
+        ));
+        if !plan.provisioned {
+            tracing::warn!("no `end-user-ipv6-prefix`: nothing is translated");
+        }
+        notify("READY=1");
+        attend(plan, &mut signals, &mut running).await;
+        notify("STOPPING=1");
+        // The routes first: what comes after them would be lost in the TUN.
+        installed.remove().await;
+        let result = running.stop();
+        let (engines, io) = running.counters();
+        print(&report::table(&plan.tun, &engines, &io));
+        Ok(result?)
+    })
+}
+
+/// Until a signal or a thread's end.
+async fn attend(plan: &Plan, signals: &mut Signals, running: &mut Running) {
+    loop {
+        tokio::select! {
+            () = running.ended() => return,
+            _ = signals.terminate.recv() => return,
+            _ = signals.interrupt.recv() => return,
+            _ = signals.hangup.recv() => return,
+            _ = signals.report.recv() => {
+                let (engines, io) = running.counters();
+                print(&report::table(&plan.tun, &engines, &io));
+            }
+        }
+    }
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+    report: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Signals> {
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+            report: signal(SignalKind::user_defined1())?,
+        })
+    }
+}
+
+/// Tells a service manager (sd_notify(3)); without one, nothing happens.
+fn notify(state: &str) {
+    let Some(path) = std::env::var_os("NOTIFY_SOCKET") else { return };
+    let send = || {
+        let socket = UnixDatagram::unbound()?;
+        let address = match path.as_encoded_bytes().strip_prefix(b"@") {
+            Some(name) => SocketAddr::from_abstract_name(name)?,
+            None => SocketAddr::from_pathname(&path)?,
+        };
+        socket.send_to_addr(state.as_bytes(), &address)
+    };
+    if let Err(error) = send() {
+        tracing::warn!("the service manager cannot be told `{state}`: {error}");
+    }
+}

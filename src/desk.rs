@@ -54,18 +54,29 @@ impl Desk {
         self.counters.received(direction, octets);
         match outcome {
             Ok(()) => {
-                self.counters.forwarded(direction, packet.len() + self.more.octets());
+                let further = if self.more.is_empty() { 0 } else { self.more.octets() };
+                self.counters.forwarded(direction, packet.len() + further);
                 Verdict::Forward
             }
-            Err(Refusal { reason, detail }) => {
-                self.counters.dropped(direction, reason, octets);
-                let reply = self.replier.answer(packet, direction, reason, detail, now, &mut self.replies);
-                if let Some(len) = reply {
-                    self.counters.replied(direction, len);
-                }
-                Verdict::Drop { reason, reply: reply.is_some() }
-            }
+            Err(refusal) => self.refuse(packet, direction, octets, refusal, now),
         }
+    }
+
+    #[cold]
+    fn refuse(
+        &mut self,
+        packet: &PacketBuf,
+        direction: Direction,
+        octets: usize,
+        Refusal { reason, detail }: Refusal,
+        now: Duration,
+    ) -> Verdict {
+        self.counters.dropped(direction, reason, octets);
+        let reply = self.replier.answer(packet, direction, reason, detail, now, &mut self.replies);
+        if let Some(len) = reply {
+            self.counters.replied(direction, len);
+        }
+        Verdict::Drop { reason, reply: reply.is_some() }
     }
 
     /// Further outputs first, then answers.

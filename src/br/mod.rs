@@ -13,7 +13,7 @@ use crate::engine::{Engine, TransmitKind};
 use crate::map::{Provisioning, RuleId, RuleTable};
 use crate::reply::{DUMMY_IPV4, IcmpParams};
 use crate::siit::{
-    self, AddressMap, ErrorFlow, Flow, Randomness, Refusal, TranslationParams, Translator, V4View, V6View,
+    self, AddressMap, ErrorFlow, Flow, Plan, Randomness, Refusal, TranslationParams, Translator, V4View, V6View,
 };
 use crate::stats::Counters;
 use crate::verdict::{Direction, DropReason, Verdict};
@@ -38,6 +38,7 @@ pub struct Br {
     check_interface_id: bool,
     pool: Vec<Ipv4Addr>,
     translator: Translator,
+    plan: Plan,
     last_rule: Cell<Option<RuleId>>,
     desk: Desk,
 }
@@ -56,6 +57,7 @@ impl Br {
             check_interface_id: params.check_interface_id,
             pool,
             translator: Translator { params: params.translation, random: Randomness::new(params.seed) },
+            plan: Plan::default(),
             last_rule: Cell::new(None),
             desk: Desk::new(&params.icmp, dummy_ipv6),
         }
@@ -69,10 +71,11 @@ impl Br {
             random: &self.translator.random,
             rule: &self.last_rule,
         };
-        let plan = match direction {
-            Direction::V4ToV6 => siit::v4_to_v6::plan(packet, &V4View::parse(packet)?, &map, &self.translator)?,
-            Direction::V6ToV4 => siit::v6_to_v4::plan(packet, &V6View::parse(packet)?, &map, &self.translator)?,
-        };
+        let (t, plan) = (&self.translator, &mut self.plan);
+        match direction {
+            Direction::V4ToV6 => siit::v4_to_v6::plan(packet, &V4View::parse(packet)?, &map, t, plan)?,
+            Direction::V6ToV4 => siit::v6_to_v4::plan(packet, &V6View::parse(packet)?, &map, t, plan)?,
+        }
         plan.apply(packet, &mut self.desk.more);
         Ok(())
     }

@@ -14,7 +14,8 @@ use crate::map::{Customer, Provisioning, RuleId, RuleTable};
 use crate::napt::{Inside, Napt, Proposal, Protocol, TcpFlags, Timers};
 use crate::reply::{DUMMY_IPV4, IcmpParams};
 use crate::siit::{
-    self, AddressMap, ErrorFlow, Flow, FlowKind, Randomness, Refusal, TranslationParams, Translator, V4View, V6View,
+    self, AddressMap, ErrorFlow, Flow, FlowKind, Plan, Randomness, Refusal, TranslationParams, Translator, V4View,
+    V6View,
 };
 use crate::stats::Counters;
 use crate::verdict::{Direction, DropReason, Verdict};
@@ -46,6 +47,7 @@ pub struct Ce {
     check_interface_id: bool,
     pool: Vec<Ipv4Addr>,
     translator: Translator,
+    plan: Plan,
     last_rule: Cell<Option<RuleId>>,
     desk: Desk,
 }
@@ -70,6 +72,7 @@ impl Ce {
             check_interface_id: params.check_interface_id,
             pool,
             translator: Translator { params: params.translation, random: Randomness::new(params.seed) },
+            plan: Plan::default(),
             last_rule: Cell::new(None),
             desk: Desk::new(&params.icmp, dummy_ipv6),
         }
@@ -93,14 +96,17 @@ impl Ce {
             proposal: Cell::new(None),
             now,
         };
-        let (plan, transport) = match direction {
+        let (t, plan) = (&self.translator, &mut self.plan);
+        let transport = match direction {
             Direction::V4ToV6 => {
                 let view = V4View::parse(packet)?;
-                (siit::v4_to_v6::plan(packet, &view, &map, &self.translator)?, view.transport)
+                siit::v4_to_v6::plan(packet, &view, &map, t, plan)?;
+                view.transport
             }
             Direction::V6ToV4 => {
                 let view = V6View::parse(packet)?;
-                (siit::v6_to_v4::plan(packet, &view, &map, &self.translator)?, view.transport)
+                siit::v6_to_v4::plan(packet, &view, &map, t, plan)?;
+                view.transport
             }
         };
         if let (Some(proposal), Some(napt)) = (map.proposal.get(), &mut self.napt) {

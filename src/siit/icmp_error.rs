@@ -1,9 +1,8 @@
 //! ICMP errors, with the packet that they quote (RFC 7915 §4.2, §4.3, §5.2, §5.3).
 
 use super::icmp::{self, Field};
-use super::v4_to_v6::{put_checksum, put_echo, put_ports};
+use super::v4_to_v6::{checksum, put_echo, put_tcp, put_udp};
 use super::v6_to_v4::Ident;
-use super::view::checksum_at;
 use super::{AddressMap, ErrorFlow, Flow, Plan, Refusal, Translator, V4View, V6View, mtu, v4_to_v6, v6_to_v4};
 use crate::verdict::DropReason;
 use crate::wire::checksum::{Sum, pseudo_v6};
@@ -23,7 +22,8 @@ pub fn plan_v4_to_v6<M: AddressMap>(
     hop_limit: u8,
     map: &M,
     t: &Translator,
-) -> Result<Plan, Refusal> {
+    plan: &mut Plan,
+) -> Result<(), Refusal> {
     let Transport::IcmpError { kind, code } = view.transport else { return Err(DropReason::IcmpType.into()) };
     let h = &view.header;
     let message = &b[h.header_len..];
@@ -44,27 +44,27 @@ pub fn plan_v4_to_v6<M: AddressMap>(
     let tail = &quoted[ih.header_len + copied..];
     let tail = &tail[..tail.len().min(ICMPV6_MAX - headers)];
     let strip = h.header_len + ICMP_HEADER + ih.header_len + copied;
-    let mut plan = Plan::new(strip, tail.len());
+    plan.start(strip, tail.len());
 
     let outer = to.inner.between(to.src, to.dst);
     let len = headers - 40 + tail.len();
-    v4_to_v6::put_header(&mut plan, h.tos, len, protocol::ICMPV6, hop_limit, &outer, None);
+    v4_to_v6::put_header(plan, h.tos, len, protocol::ICMPV6, hop_limit, &outer, None);
     let field = match translated.field {
         Field::Unused => 0,
         Field::Pointer(at) => u32::from(at),
         Field::Mtu => mtu::v4_to_v6(be16(message, 6), ih.total_len, ih.fragment().is_some(), &t.params.mtu),
     };
-    put_icmp(&mut plan, translated.kind, translated.code, field);
-    v4_to_v6::put_header(&mut plan, ih.tos, ih.payload_len(), ih.protocol, ih.ttl, &to.inner, ih.fragment());
+    put_icmp(plan, translated.kind, translated.code, field);
+    v4_to_v6::put_header(plan, ih.tos, ih.payload_len(), ih.protocol, ih.ttl, &to.inner, ih.fragment());
     let addresses = Sum::ZERO.ipv6(to.inner.src, to.inner.dst).minus(Sum::ZERO.ipv4(ih.src, ih.dst));
     let pseudo = pseudo_v6(to.inner.src, to.inner.dst, ih.payload_len(), protocol::ICMPV6);
     let segment = &quoted[ih.header_len..ih.header_len + copied];
     let [request, reply] = [128, 129];
-    put_inner_transport(&mut plan, segment, &inner.transport, &to.inner, addresses, pseudo, [request, reply]);
+    put_inner_transport(plan, segment, &inner.transport, &to.inner, addresses, pseudo, [request, reply]);
 
     let sum = pseudo_v6(to.src, to.dst, len, protocol::ICMPV6).plus(Sum::of(&plan.head()[40..])).plus(Sum::of(tail));
-    plan.patch(42, &sum.checksum().to_be_bytes());
-    Ok(plan)
+    plan.patch(42, sum.checksum().to_be_bytes());
+    Ok(())
 }
 
 /// An ICMPv6 error to ICMPv4. `b` is the whole packet.
@@ -74,7 +74,8 @@ pub fn plan_v6_to_v4<M: AddressMap>(
     hop_limit: u8,
     map: &M,
     t: &Translator,
-) -> Result<Plan, Refusal> {
+    plan: &mut Plan,
+) -> Result<(), Refusal> {
     let Transport::IcmpError { kind, code } = view.transport else { return Err(DropReason::IcmpType.into()) };
     let h = &view.header;
     let message = &b[h.header_len..];
@@ -100,19 +101,19 @@ pub fn plan_v6_to_v4<M: AddressMap>(
     let tail = &quoted[ih.header_len + copied..];
     let tail = &tail[..tail.len().min(ICMPV4_MAX - headers)];
     let strip = h.header_len + ICMP_HEADER + ih.header_len + copied;
-    let mut plan = Plan::new(strip, tail.len());
+    plan.start(strip, tail.len());
 
     let outer = to.inner.between(to.src, to.dst);
     let len = headers - 20 + tail.len();
-    v6_to_v4::put_header(&mut plan, h.traffic_class, len, protocol::ICMP, hop_limit, &outer, Ident::fresh(t));
+    v6_to_v4::put_header(plan, h.traffic_class, len, protocol::ICMP, hop_limit, &outer, Ident::fresh(t));
     let field = match translated.field {
         Field::Unused => 0,
         Field::Pointer(at) => u32::from(at) << 24,
         Field::Mtu => u32::from(mtu::v6_to_v4(word, inner.real_fragment().is_some(), &t.params.mtu)),
     };
-    put_icmp(&mut plan, translated.kind, translated.code, field);
+    put_icmp(plan, translated.kind, translated.code, field);
     v6_to_v4::put_header(
-        &mut plan,
+        plan,
         ih.traffic_class,
         ih.payload_len(),
         ih.protocol,
@@ -123,11 +124,11 @@ pub fn plan_v6_to_v4<M: AddressMap>(
     let addresses = Sum::ZERO.ipv4(to.inner.src, to.inner.dst).minus(Sum::ZERO.ipv6(ih.src, ih.dst));
     let pseudo = Sum::ZERO.minus(pseudo_v6(ih.src, ih.dst, ih.payload_len(), protocol::ICMPV6));
     let segment = &quoted[ih.header_len..ih.header_len + copied];
-    put_inner_transport(&mut plan, segment, &inner.transport, &to.inner, addresses, pseudo, [8, 0]);
+    put_inner_transport(plan, segment, &inner.transport, &to.inner, addresses, pseudo, [8, 0]);
 
     let sum = Sum::of(&plan.head()[20..]).plus(Sum::of(tail));
-    plan.patch(22, &sum.checksum().to_be_bytes());
-    Ok(plan)
+    plan.patch(22, sum.checksum().to_be_bytes());
+    Ok(())
 }
 
 /// The quoted datagram, without an RFC 4884 extension behind it.
@@ -154,7 +155,7 @@ fn put_icmp(plan: &mut Plan, kind: u8, code: u8, field: u32) {
 }
 
 /// Ports, identifier, type and, as far as it is quoted, the checksum of the packet in error.
-fn put_inner_transport<A: Copy>(
+fn put_inner_transport<A>(
     plan: &mut Plan,
     segment: &[u8],
     transport: &Transport,
@@ -163,25 +164,28 @@ fn put_inner_transport<A: Copy>(
     pseudo: Sum,
     echo: [u8; 2],
 ) {
-    let at = plan.head().len();
-    plan.put(segment);
     match *transport {
-        Transport::Tcp { .. } | Transport::Udp { .. } => {
-            let ports = Sum::ZERO.word(to.src_port).word(to.dst_port).minus(Sum::of(&segment[..4]));
-            put_ports(plan, at, to);
-            // A UDP sender may have left it out; a quote may end before a TCP one.
-            let left_out = matches!(transport, Transport::Udp { checksum: 0, .. });
-            let quoted = checksum_at(transport).is_some_and(|c| segment.len() >= c + 2);
-            if quoted && !left_out {
-                put_checksum(plan, at, transport, false, addresses, ports);
+        Transport::Tcp { .. } if segment.len() >= 20 => put_tcp(plan, segment, to, addresses, false),
+        // The quote ends before the header does, often before its checksum.
+        Transport::Tcp { .. } => {
+            let at = plan.head().len();
+            plan.put(segment);
+            plan.patch(at, to.src_port.to_be_bytes());
+            plan.patch(at + 2, to.dst_port.to_be_bytes());
+            if segment.len() >= 18 {
+                let sum = checksum(segment, be16(segment, 16), to, addresses, false);
+                plan.patch(at + 16, sum.to_be_bytes());
             }
         }
-        Transport::Echo { request, id } => {
-            let kind = if request { echo[0] } else { echo[1] };
-            let new = Sum::ZERO.word(u16::from(kind) << 8).word(to.src_port);
-            let old = Sum::ZERO.word(be16(segment, 0)).word(id);
-            put_echo(plan, at, kind, to.src_port, new.minus(old).plus(pseudo));
+        // The sender had left the checksum out; it is quoted as it was sent.
+        Transport::Udp { checksum: 0, .. } => {
+            put_udp(plan, segment, to, addresses, false);
+            plan.patch(plan.head().len() - 2, [0, 0]);
         }
-        _ => {}
+        Transport::Udp { .. } => put_udp(plan, segment, to, addresses, false),
+        Transport::Echo { request, .. } => {
+            put_echo(plan, segment, if request { echo[0] } else { echo[1] }, to.src_port, pseudo);
+        }
+        _ => plan.put(segment),
     }
 }

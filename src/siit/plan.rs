@@ -8,24 +8,47 @@ use crate::wire::{PacketBuf, VnetHdr};
 const HEAD: usize = 128;
 
 /// New octets for the front of the packet, and what becomes of the rest.
+///
+/// It belongs to the engine and is written anew for each packet, so that nothing is moved about.
 #[derive(Clone, Debug)]
 pub struct Plan {
     strip: usize,
     tail: usize,
-    head: [u8; HEAD],
     head_len: usize,
     offload: Option<VnetHdr>,
     split: Option<Split>,
+    head: [u8; HEAD],
+}
+
+impl Default for Plan {
+    fn default() -> Self {
+        Plan { strip: 0, tail: 0, head_len: 0, offload: None, split: None, head: [0; HEAD] }
+    }
 }
 
 impl Plan {
-    /// A plan that puts nothing yet in front of `tail` octets that stay, behind `strip` octets that go.
+    /// Starts anew: nothing yet in front of `tail` octets that stay, behind `strip` octets that go.
     #[inline]
-    pub(super) fn new(strip: usize, tail: usize) -> Plan {
-        Plan { strip, tail, head: [0; HEAD], head_len: 0, offload: None, split: None }
+    pub(super) fn start(&mut self, strip: usize, tail: usize) {
+        self.strip = strip;
+        self.tail = tail;
+        self.head_len = 0;
+        self.offload = None;
+        self.split = None;
     }
 
-    /// Appends to the new front.
+    /// Appends a header to the new front.
+    #[inline]
+    pub(super) fn put_array<const N: usize>(&mut self, bytes: &[u8; N]) {
+        let end = self.head_len + N;
+        debug_assert!(end <= HEAD);
+        if let Some(room) = self.head.get_mut(self.head_len..end) {
+            room.copy_from_slice(bytes);
+            self.head_len = end;
+        }
+    }
+
+    /// Appends octets of any number to the new front.
     #[inline]
     pub(super) fn put(&mut self, bytes: &[u8]) {
         let end = self.head_len + bytes.len();
@@ -44,17 +67,19 @@ impl Plan {
 
     /// Overwrites part of the new front.
     #[inline]
-    pub(super) fn patch(&mut self, at: usize, bytes: &[u8]) {
-        debug_assert!(at + bytes.len() <= self.head_len);
-        if let Some(room) = self.head.get_mut(at..at + bytes.len()) {
-            room.copy_from_slice(bytes);
+    pub(super) fn patch<const N: usize>(&mut self, at: usize, bytes: [u8; N]) {
+        debug_assert!(at + N <= self.head_len);
+        if let Some(room) = self.head.get_mut(at..at + N) {
+            room.copy_from_slice(&bytes);
         }
     }
 
+    #[inline]
     pub(super) fn set_offload(&mut self, offload: Option<VnetHdr>) {
         self.offload = offload;
     }
 
+    #[inline]
     pub(super) fn set_split(&mut self, split: Option<Split>) {
         self.split = split;
     }

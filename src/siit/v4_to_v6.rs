@@ -3,8 +3,10 @@
 use std::net::Ipv6Addr;
 
 use super::fragment::Split;
-use super::view::{checksum_at, has_source_route};
-use super::{AddressMap, Flow, Plan, Refusal, Translator, UdpZeroChecksum, V4View, icmp_error, is_illegal_v4};
+use super::view::has_source_route;
+use super::{
+    AddressMap, Flow, Plan, Refusal, Translator, UdpZeroChecksum, V4View, icmp_error, is_illegal_v4, translated_offload,
+};
 use crate::verdict::DropReason;
 use crate::wire::checksum::{Sum, adjust, adjust_partial, pseudo_v6, udp_nonzero};
 use crate::wire::ip::{Fragment, be16, protocol};
@@ -13,7 +15,13 @@ use crate::wire::{PacketBuf, VnetHdr};
 
 /// Decides everything about one packet; changes nothing.
 #[inline]
-pub fn plan<M: AddressMap>(packet: &PacketBuf, view: &V4View, map: &M, t: &Translator) -> Result<Plan, Refusal> {
+pub fn plan<M: AddressMap>(
+    packet: &PacketBuf,
+    view: &V4View,
+    map: &M,
+    t: &Translator,
+    plan: &mut Plan,
+) -> Result<(), Refusal> {
     let h = &view.header;
     let b = &packet.bytes()[..h.total_len];
     if has_source_route(b, h) {
@@ -24,7 +32,7 @@ pub fn plan<M: AddressMap>(packet: &PacketBuf, view: &V4View, map: &M, t: &Trans
         return Err(DropReason::DestinationIllegal.into());
     }
     match view.transport {
-        Transport::IcmpError { .. } => return icmp_error::plan_v4_to_v6(b, view, hop_limit, map, t),
+        Transport::IcmpError { .. } => return icmp_error::plan_v4_to_v6(b, view, hop_limit, map, t, plan),
         Transport::IcmpOther { .. } => return Err(DropReason::IcmpType.into()),
         _ => {}
     }
@@ -36,15 +44,17 @@ pub fn plan<M: AddressMap>(packet: &PacketBuf, view: &V4View, map: &M, t: &Trans
     let split = room(view, t)?;
 
     let copied = copied_len(&view.transport);
-    let mut plan = Plan::new(h.header_len + copied, h.payload_len() - copied);
+    plan.start(h.header_len + copied, h.payload_len() - copied);
     let fragment = if split.is_some() { None } else { h.fragment() };
-    put_header(&mut plan, h.tos, h.payload_len(), h.protocol, hop_limit, &to, fragment);
+    put_header(plan, h.tos, h.payload_len(), h.protocol, hop_limit, &to, fragment);
     let at = plan.head().len();
-    plan.put(&b[h.header_len..h.header_len + copied]);
-    put_transport(&mut plan, at, b, view, &to, t)?;
-    plan.set_offload(view.offload.map(|o| offload(o, view, at)));
+    put_transport(plan, b, view, &to, t)?;
+    if let Some(o) = view.offload {
+        // A wrong family here makes the kernel lose packets without a word.
+        plan.set_offload(Some(translated_offload(o, h.header_len, at, &view.transport, VnetHdr::GSO_TCPV6)));
+    }
     plan.set_split(split);
-    Ok(plan)
+    Ok(())
 }
 
 /// Octets of the transport header that the plan rewrites.
@@ -92,16 +102,16 @@ pub(super) fn put_header(
     fragment: Option<Fragment>,
 ) {
     let next = if number == protocol::ICMP { protocol::ICMPV6 } else { number };
+    let extra = if fragment.is_some() { 8 } else { 0 };
     let mut head = [0; 40];
     head[0] = 0x60 | traffic_class >> 4;
     head[1] = traffic_class << 4;
-    let extra = if fragment.is_some() { 8 } else { 0 };
     head[4..6].copy_from_slice(&((payload_len + extra) as u16).to_be_bytes());
     head[6] = if fragment.is_some() { protocol::FRAGMENT } else { next };
     head[7] = hop_limit;
     head[8..24].copy_from_slice(&to.src.octets());
     head[24..40].copy_from_slice(&to.dst.octets());
-    plan.put(&head);
+    plan.put_array(&head);
     if let Some(f) = fragment {
         plan.put(&[next, 0]);
         plan.put(&(f.offset as u16 | u16::from(f.more)).to_be_bytes());
@@ -109,90 +119,96 @@ pub(super) fn put_header(
     }
 }
 
-/// Ports, checksum and ICMP type of the transport header that stands at `at` in the new front.
+/// Ports, checksum and ICMP type: the transport header, at the end of the new front.
 #[inline]
 fn put_transport(
     plan: &mut Plan,
-    at: usize,
     b: &[u8],
     view: &V4View,
     to: &Flow<Ipv6Addr>,
     t: &Translator,
 ) -> Result<(), DropReason> {
     let h = &view.header;
+    let old = &b[h.header_len..];
+    let partial = view.offload.is_some();
+    let addresses = || Sum::ZERO.ipv6(to.src, to.dst).minus(Sum::ZERO.ipv4(h.src, h.dst));
     match view.transport {
-        Transport::Udp { checksum: 0, .. } if view.offload.is_none() => {
-            put_ports(plan, at, to);
+        Transport::Tcp { .. } => put_tcp(plan, old, to, addresses(), partial),
+        Transport::Udp { checksum: 0, .. } if !partial => {
             let sum = match t.params.udp_zero_checksum {
                 UdpZeroChecksum::Forward => 0,
-                UdpZeroChecksum::Compute if h.fragment().is_none() => udp_checksum(b, view, to),
+                UdpZeroChecksum::Compute if h.fragment().is_none() => udp_checksum(old, to),
                 _ => return Err(DropReason::UdpChecksumZero),
             };
-            plan.patch(at + 6, &sum.to_be_bytes());
+            put_udp(plan, old, to, Sum::ZERO, true);
+            plan.patch(plan.head().len() - 2, sum.to_be_bytes());
         }
-        Transport::Tcp { .. } | Transport::Udp { .. } => {
-            let ports =
-                Sum::ZERO.word(to.src_port).word(to.dst_port).minus(Sum::of(&b[h.header_len..h.header_len + 4]));
-            put_ports(plan, at, to);
-            let addresses = Sum::ZERO.ipv6(to.src, to.dst).minus(Sum::ZERO.ipv4(h.src, h.dst));
-            put_checksum(plan, at, &view.transport, view.offload.is_some(), addresses, ports);
-        }
-        Transport::Echo { request, id } => {
-            let kind = if request { 128 } else { 129 };
-            let new = pseudo_v6(to.src, to.dst, h.payload_len(), protocol::ICMPV6).word(kind << 8).word(to.src_port);
-            let old = Sum::ZERO.word(be16(b, h.header_len)).word(id);
-            put_echo(plan, at, kind as u8, to.src_port, new.minus(old));
+        Transport::Udp { .. } => put_udp(plan, old, to, addresses(), partial),
+        Transport::Echo { request, .. } => {
+            let pseudo = pseudo_v6(to.src, to.dst, h.payload_len(), protocol::ICMPV6);
+            put_echo(plan, old, if request { 128 } else { 129 }, to.src_port, pseudo);
         }
         _ => {}
     }
     Ok(())
 }
 
+/// A TCP header with the ports of `to`.
 #[inline]
-pub(super) fn put_ports<A>(plan: &mut Plan, at: usize, to: &Flow<A>) {
-    plan.patch(at, &to.src_port.to_be_bytes());
-    plan.patch(at + 2, &to.dst_port.to_be_bytes());
+pub(super) fn put_tcp<A>(plan: &mut Plan, old: &[u8], to: &Flow<A>, addresses: Sum, partial: bool) {
+    let Some(old) = old.first_chunk::<20>() else { return };
+    let mut new = *old;
+    put_ports(&mut new, to);
+    let sum = checksum(old, be16(old, 16), to, addresses, partial);
+    new[16..18].copy_from_slice(&sum.to_be_bytes());
+    plan.put_array(&new);
 }
 
-/// Adjusts a TCP or UDP checksum. A partial one holds the pseudo-header alone, which has no ports.
+/// A UDP header with the ports of `to`.
 #[inline]
-pub(super) fn put_checksum(
-    plan: &mut Plan,
-    at: usize,
-    transport: &Transport,
-    partial: bool,
-    addresses: Sum,
-    ports: Sum,
-) {
-    let Some(field) = checksum_at(transport).map(|c| at + c) else { return };
-    let old = be16(plan.head(), field);
-    let new = if partial {
-        adjust_partial(old, addresses)
-    } else {
-        let sum = adjust(old, addresses.plus(ports));
-        if matches!(transport, Transport::Udp { .. }) { udp_nonzero(sum) } else { sum }
-    };
-    plan.patch(field, &new.to_be_bytes());
+pub(super) fn put_udp<A>(plan: &mut Plan, old: &[u8], to: &Flow<A>, addresses: Sum, partial: bool) {
+    let Some(old) = old.first_chunk::<8>() else { return };
+    let mut new = *old;
+    put_ports(&mut new, to);
+    let sum = checksum(old, be16(old, 6), to, addresses, partial);
+    let sum = if partial { sum } else { udp_nonzero(sum) };
+    new[6..8].copy_from_slice(&sum.to_be_bytes());
+    plan.put_array(&new);
+}
+
+/// An echo header of another type and identifier; `pseudo` is what the pseudo-headers add.
+#[inline]
+pub(super) fn put_echo(plan: &mut Plan, old: &[u8], kind: u8, id: u16, pseudo: Sum) {
+    let Some(old) = old.first_chunk::<8>() else { return };
+    let mut new = *old;
+    new[0] = kind;
+    new[4..6].copy_from_slice(&id.to_be_bytes());
+    let gone = Sum::ZERO.word(be16(old, 0)).word(be16(old, 4));
+    let sum = adjust(be16(old, 2), pseudo.word(be16(&new, 0)).word(id).minus(gone));
+    new[2..4].copy_from_slice(&sum.to_be_bytes());
+    plan.put_array(&new);
 }
 
 #[inline]
-pub(super) fn put_echo(plan: &mut Plan, at: usize, kind: u8, id: u16, delta: Sum) {
-    let sum = adjust(be16(plan.head(), at + 2), delta);
-    plan.patch(at, &[kind]);
-    plan.patch(at + 2, &sum.to_be_bytes());
-    plan.patch(at + 4, &id.to_be_bytes());
+pub(super) fn put_ports<A>(new: &mut [u8], to: &Flow<A>) {
+    new[0..2].copy_from_slice(&to.src_port.to_be_bytes());
+    new[2..4].copy_from_slice(&to.dst_port.to_be_bytes());
+}
+
+/// A TCP or UDP checksum by difference. A partial one holds the pseudo-header alone, which has no ports.
+#[inline]
+pub(super) fn checksum<A>(old: &[u8], field: u16, to: &Flow<A>, addresses: Sum, partial: bool) -> u16 {
+    if partial {
+        return adjust_partial(field, addresses);
+    }
+    let ports = Sum::ZERO.word(to.src_port).word(to.dst_port);
+    adjust(field, addresses.plus(ports).minus(Sum::ZERO.word(be16(old, 0)).word(be16(old, 2))))
 }
 
 /// The checksum that an IPv4 sender left out (RFC 7915 §4.5).
-fn udp_checksum(b: &[u8], view: &V4View, to: &Flow<Ipv6Addr>) -> u16 {
-    let udp = &b[view.header.header_len..];
+fn udp_checksum(udp: &[u8], to: &Flow<Ipv6Addr>) -> u16 {
     let len = usize::from(be16(udp, 4)).min(udp.len());
     let ports = Sum::ZERO.word(to.src_port).word(to.dst_port).word(len as u16);
     let sum = pseudo_v6(to.src, to.dst, len, protocol::UDP).plus(ports).plus(Sum::of(&udp[8..len]));
     udp_nonzero(sum.checksum())
-}
-
-/// The offload request of the result; a wrong family here makes the kernel lose packets without a word.
-fn offload(o: VnetHdr, view: &V4View, transport_at: usize) -> VnetHdr {
-    super::translated_offload(o, view.header.header_len, transport_at, &view.transport, VnetHdr::GSO_TCPV6)
 }

@@ -3,11 +3,13 @@
 use std::net::Ipv4Addr;
 
 use super::fragment::Split;
-use super::v4_to_v6::{copied_len, put_checksum, put_echo, put_ports};
-use super::{AddressMap, Flow, Plan, Refusal, Translator, V6View, icmp_error, is_illegal_v4, is_illegal_v6};
+use super::v4_to_v6::{copied_len, put_echo, put_tcp, put_udp};
+use super::{
+    AddressMap, Flow, Plan, Refusal, Translator, V6View, icmp_error, is_illegal_v4, is_illegal_v6, translated_offload,
+};
 use crate::verdict::DropReason;
 use crate::wire::checksum::{Sum, pseudo_v6};
-use crate::wire::ip::{Fragment, be16, protocol};
+use crate::wire::ip::{Fragment, protocol};
 use crate::wire::transport::Transport;
 use crate::wire::{PacketBuf, VnetHdr};
 
@@ -17,7 +19,13 @@ const IPV6_LEAST: usize = 1280;
 
 /// Decides everything about one packet; changes nothing.
 #[inline]
-pub fn plan<M: AddressMap>(packet: &PacketBuf, view: &V6View, map: &M, t: &Translator) -> Result<Plan, Refusal> {
+pub fn plan<M: AddressMap>(
+    packet: &PacketBuf,
+    view: &V6View,
+    map: &M,
+    t: &Translator,
+    plan: &mut Plan,
+) -> Result<(), Refusal> {
     let h = &view.header;
     let b = &packet.bytes()[..h.total_len];
     if let Some(at) = h.segments_left_at {
@@ -28,7 +36,7 @@ pub fn plan<M: AddressMap>(packet: &PacketBuf, view: &V6View, map: &M, t: &Trans
         return Err(DropReason::SourceIllegal.into());
     }
     match view.transport {
-        Transport::IcmpError { .. } => return icmp_error::plan_v6_to_v4(b, view, hop_limit, map, t),
+        Transport::IcmpError { .. } => return icmp_error::plan_v6_to_v4(b, view, hop_limit, map, t, plan),
         Transport::IcmpOther { .. } => return Err(DropReason::IcmpType.into()),
         Transport::Udp { checksum: 0, .. } if view.offload.is_none() => {
             return Err(DropReason::UdpChecksumZero.into());
@@ -45,17 +53,15 @@ pub fn plan<M: AddressMap>(packet: &PacketBuf, view: &V6View, map: &M, t: &Trans
     let split = room(view, t)?;
 
     let copied = copied_len(&view.transport);
-    let mut plan = Plan::new(h.header_len + copied, h.payload_len() - copied);
-    let ident = Ident::of(view, t);
-    put_header(&mut plan, h.traffic_class, h.payload_len(), h.protocol, hop_limit, &to, ident);
+    plan.start(h.header_len + copied, h.payload_len() - copied);
+    put_header(plan, h.traffic_class, h.payload_len(), h.protocol, hop_limit, &to, Ident::of(view, t));
     let at = plan.head().len();
-    plan.put(&b[h.header_len..h.header_len + copied]);
-    put_transport(&mut plan, at, b, view, &to);
-    plan.set_offload(
-        view.offload.map(|o| super::translated_offload(o, h.header_len, at, &view.transport, VnetHdr::GSO_TCPV4)),
-    );
+    put_transport(plan, b, view, &to);
+    if let Some(o) = view.offload {
+        plan.set_offload(Some(translated_offload(o, h.header_len, at, &view.transport, VnetHdr::GSO_TCPV4)));
+    }
     plan.set_split(split);
-    Ok(plan)
+    Ok(())
 }
 
 /// RFC 7915 §1.4, §5.1.1: too big is refused, unless no IPv6 link has to carry so little.
@@ -132,26 +138,22 @@ pub(super) fn put_header(
     head[16..20].copy_from_slice(&to.dst.octets());
     let sum = Sum::of(&head).checksum();
     head[10..12].copy_from_slice(&sum.to_be_bytes());
-    plan.put(&head);
+    plan.put_array(&head);
 }
 
-/// Ports, checksum and ICMP type of the transport header that stands at `at` in the new front.
+/// Ports, checksum and ICMP type: the transport header, at the end of the new front.
 #[inline]
-fn put_transport(plan: &mut Plan, at: usize, b: &[u8], view: &V6View, to: &Flow<Ipv4Addr>) {
+fn put_transport(plan: &mut Plan, b: &[u8], view: &V6View, to: &Flow<Ipv4Addr>) {
     let h = &view.header;
+    let old = &b[h.header_len..];
+    let partial = view.offload.is_some();
+    let addresses = || Sum::ZERO.ipv4(to.src, to.dst).minus(Sum::ZERO.ipv6(h.src, h.dst));
     match view.transport {
-        Transport::Tcp { .. } | Transport::Udp { .. } => {
-            let ports =
-                Sum::ZERO.word(to.src_port).word(to.dst_port).minus(Sum::of(&b[h.header_len..h.header_len + 4]));
-            put_ports(plan, at, to);
-            let addresses = Sum::ZERO.ipv4(to.src, to.dst).minus(Sum::ZERO.ipv6(h.src, h.dst));
-            put_checksum(plan, at, &view.transport, view.offload.is_some(), addresses, ports);
-        }
-        Transport::Echo { request, id } => {
-            let kind = if request { 8 } else { 0 };
-            let new = Sum::ZERO.word(kind << 8).word(to.src_port);
-            let old = pseudo_v6(h.src, h.dst, h.payload_len(), protocol::ICMPV6).word(be16(b, h.header_len)).word(id);
-            put_echo(plan, at, kind as u8, to.src_port, new.minus(old));
+        Transport::Tcp { .. } => put_tcp(plan, old, to, addresses(), partial),
+        Transport::Udp { .. } => put_udp(plan, old, to, addresses(), partial),
+        Transport::Echo { request, .. } => {
+            let pseudo = Sum::ZERO.minus(pseudo_v6(h.src, h.dst, h.payload_len(), protocol::ICMPV6));
+            put_echo(plan, old, if request { 8 } else { 0 }, to.src_port, pseudo);
         }
         _ => {}
     }

@@ -228,16 +228,6 @@ fn check_offload(
     if agrees { Ok(Some(o)) } else { Err(DropReason::OffloadMismatch) }
 }
 
-/// Whether the transport is one whose header can be rewritten: ports, checksum, or an ICMP type.
-pub(super) fn checksum_at(transport: &Transport) -> Option<usize> {
-    match transport {
-        Transport::Tcp { .. } => Some(16),
-        Transport::Udp { .. } => Some(6),
-        Transport::Echo { .. } => Some(2),
-        _ => None,
-    }
-}
-
 /// The source-route check of RFC 7915 §4.1.
 #[inline]
 pub(super) fn has_source_route(b: &[u8], header: &Ipv4Header) -> bool {

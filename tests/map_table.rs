@@ -117,6 +117,13 @@ impl Slow {
                 let found = table.by_ipv4(ipv4, port);
                 assert_eq!(found, self.by_ipv4(ipv4, port), "{ipv4} {port:?} in {:#?}", self.rules);
             }
+            let covering = |rule: &Rule| rule.spec().rule_ipv4_prefix.contains(ipv4);
+            let len = |rule: &Rule| rule.spec().rule_ipv4_prefix.prefix_len();
+            let longest = self.rules.iter().filter(|rule| covering(rule)).map(len).max();
+            for (id, rule) in (0..).zip(&self.rules) {
+                let owns = covering(rule) && Some(len(rule)) == longest;
+                assert_eq!(table.owns_ipv4(RuleId(id), ipv4), owns, "{ipv4}, {id} in {:#?}", self.rules);
+            }
         }
     }
 }
@@ -314,7 +321,7 @@ impl Random {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
-        (u128::from(self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)) * u128::from(n) >> 64) as u64
+        ((u128::from(self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)) * u128::from(n)) >> 64) as u64
     }
 }
 

@@ -114,6 +114,11 @@ impl Ipv4Map {
 }
 
 impl Group {
+    /// Length of the IPv4 prefix that its rules have.
+    #[inline]
+    pub(super) fn prefix_len(&self) -> u8 {
+        self.prefix.prefix_len()
+    }
     /// Port parameters that all its rules have.
     #[inline]
     pub(super) fn params(&self) -> PortParams {

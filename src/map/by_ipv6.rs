@@ -1,7 +1,7 @@
 //! Longest match by IPv6: a tree over the high 64 bits, and where prefixes are longer, a second one over the low ones.
 
 use super::Ipv6Prefix;
-use super::search::{Interval, NONE, Sweep, Tree64, flatten};
+use super::search::{Interval, NONE, Sweep, Tree32, Tree64, flatten};
 use std::net::Ipv6Addr;
 
 /// Marks a value of the high tree as an index into `lows`.
@@ -12,12 +12,59 @@ const SMALL: usize = 32;
 /// IPv6 prefixes, all different, and the values they lead to.
 #[derive(Debug)]
 pub(super) struct Ipv6Map {
-    high: Tree64,
+    high: High,
     lows: Vec<Low>,
     /// Starts and values of the small low maps, one behind the other.
     starts: Vec<u64>,
     values: Vec<u32>,
     trees: Vec<Tree64>,
+}
+
+/// The tree over the high 64 bits. The rules of one operator mostly start within 2^32 steps of some size: then keys of
+/// 32 bits do, and the leaves take two thirds of the room.
+#[derive(Debug)]
+enum High {
+    /// Keys are the steps of 2^shift from `base` on.
+    Narrow {
+        shift: u32,
+        base: u64,
+        tree: Tree32,
+    },
+    Wide(Tree64),
+}
+
+impl High {
+    fn new(starts: Vec<(u64, u32)>) -> Self {
+        // The first start is 0 and stands for what is below the second.
+        let all = starts.iter().skip(1).fold(0, |all, &(start, _)| all | start);
+        let shift = all.trailing_zeros().min(63);
+        let first = starts.get(1).map_or(0, |&(start, _)| start >> shift);
+        let base = first.saturating_sub(1);
+        let last = starts.last().map_or(0, |&(start, _)| start >> shift);
+        // The greatest key is that of all that is further away.
+        if first == 0 && starts.len() > 1 || last - base >= u64::from(u32::MAX) {
+            return High::Wide(Tree64::new(starts));
+        }
+        let key = |start: u64| ((start >> shift).saturating_sub(base)) as u32;
+        High::Narrow { shift, base, tree: Tree32::new(starts.into_iter().map(|(start, v)| (key(start), v)).collect()) }
+    }
+
+    #[inline]
+    fn get(&self, x: u64) -> u32 {
+        match self {
+            High::Narrow { shift, base, tree } => {
+                tree.get((x >> shift).saturating_sub(*base).min(u64::from(u32::MAX)) as u32)
+            }
+            High::Wide(tree) => tree.get(x),
+        }
+    }
+
+    fn heap_size(&self) -> usize {
+        match self {
+            High::Narrow { tree, .. } => tree.heap_size(),
+            High::Wide(tree) => tree.heap_size(),
+        }
+    }
 }
 
 /// What follows in the low 64 bits of one high half.
@@ -34,7 +81,7 @@ impl Ipv6Map {
         // By address, then the shorter first: outer before inner.
         prefixes.sort_unstable_by_key(|&(prefix, _)| prefix);
         let mut map = Ipv6Map {
-            high: Tree64::new(vec![(0, NONE)]),
+            high: High::new(vec![(0, NONE)]),
             lows: Vec::new(),
             starts: Vec::new(),
             values: Vec::new(),
@@ -56,7 +103,7 @@ impl Ipv6Map {
                 sweep.enter((first, first, LOW | low));
             }
         }
-        map.high = Tree64::new(sweep.finish());
+        map.high = High::new(sweep.finish());
         map
     }
 

@@ -6,6 +6,7 @@
 pub mod address;
 mod by_ipv4;
 mod by_ipv6;
+pub mod compiled;
 mod conflicts;
 pub mod dmr;
 pub mod port_set;
@@ -16,9 +17,10 @@ mod search;
 pub mod table;
 
 pub use address::MapAddress;
+pub use compiled::CompiledRule;
 pub use dmr::{Dmr, DmrError};
 pub use port_set::{PortParams, PortParamsError, PortSet, Psid};
 pub use prefix::{Ipv4Prefix, Ipv6Prefix, PrefixError};
 pub use provisioning::{Customer, CustomerError, EndUserPrefix, Provisioning};
-pub use rule::{CompiledRule, Rule, RuleError, RuleSpec, RuleWarning};
+pub use rule::{Rule, RuleError, RuleSpec, RuleWarning};
 pub use table::{Conflict, RuleId, RuleTable, Unmapped, Warning};

@@ -13,9 +13,8 @@
 //! - o + r = 32: one IPv4 address, p = o; shared only where PSID and its length are given apart (RFC 7598 §4.5).
 //! - o + r > 32: a shared address, p = 32 - r, q = k = o - p.
 
-use super::prefix::{mask32, mask128};
-use super::{Dmr, Ipv4Prefix, Ipv6Prefix, MapAddress, PortParams, PortSet, Psid};
-use std::net::{Ipv4Addr, Ipv6Addr};
+use super::compiled::Class;
+use super::{CompiledRule, Dmr, Ipv4Prefix, Ipv6Prefix, PortParams, PortSet, Psid};
 
 /// The leaves of a rule as an operator writes them (RFC 8676 names).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -273,135 +272,19 @@ impl Rule {
 
     /// The rule as the packet path uses it.
     pub fn compile(&self) -> CompiledRule {
-        let params = self.port_params();
-        CompiledRule {
-            ipv6: self.spec.rule_ipv6_prefix.addr().into(),
-            ipv4: self.spec.rule_ipv4_prefix.addr().into(),
+        let class = Class {
             dmr: 0,
             explicit_psid: self.explicit_psid().unwrap_or(Psid(0)),
             n: self.spec.rule_ipv6_prefix.prefix_len(),
             r: self.spec.rule_ipv4_prefix.prefix_len(),
             o: self.spec.ea_len,
-            params: params.unwrap_or(PortParams::UNSHARED),
+            params: self.port_params().unwrap_or(PortParams::UNSHARED),
             forwarding: self.spec.forwarding,
-        }
+            has_inner: false,
+        };
+        CompiledRule::new(self.spec.rule_ipv6_prefix.addr(), self.spec.rule_ipv4_prefix.addr(), class)
     }
 }
 
 pub(super) const WELL_KNOWN_WARNING: &str =
     "64:ff9b::/96 must not carry non-global IPv4 addresses: packets to and from private addresses are dropped";
-
-/// A rule as the packet path uses it: half a cache line, as the misses of 100,000 rules cost more than the few
-/// instructions that make masks out of lengths.
-///
-/// `decompose` and `compose` expect addresses that the rule covers; for others they give some address, which the
-/// caller's comparison of the whole address then refuses.
-#[derive(Clone, Copy, Debug)]
-#[repr(align(32))]
-pub struct CompiledRule {
-    /// Rule IPv6 prefix.
-    ipv6: u128,
-    /// Rule IPv4 prefix.
-    ipv4: u32,
-    /// Index among the table's DMRs.
-    pub(super) dmr: u32,
-    /// 0 where the EA bits carry the PSID, or there is none.
-    explicit_psid: Psid,
-    n: u8,
-    r: u8,
-    o: u8,
-    /// a = k = 0 where the address is not shared.
-    params: PortParams,
-    forwarding: bool,
-}
-
-const _: () = assert!(size_of::<CompiledRule>() == 32);
-
-impl CompiledRule {
-    /// 128 - n - o; only n = o = 0 has 128, and no EA bits to shift.
-    #[inline]
-    fn ea_shift(&self) -> u32 {
-        (128 - u32::from(self.n) - u32::from(self.o)).min(127)
-    }
-    /// q.
-    #[inline]
-    fn ea_psid_len(&self) -> u32 {
-        (u32::from(self.o) + u32::from(self.r)).saturating_sub(32)
-    }
-    /// q ones: the PSID's bits in the EA bits.
-    #[inline]
-    fn ea_psid_mask(&self) -> u16 {
-        ((1u32 << self.ea_psid_len()) - 1) as u16
-    }
-    /// The bits of IPv4 behind r + o.
-    #[inline]
-    fn host_len(&self) -> u32 {
-        32u32.saturating_sub(u32::from(self.o) + u32::from(self.r))
-    }
-    /// Whether the Rule IPv6 prefix covers the address.
-    #[inline]
-    pub(super) fn covers_ipv6(&self, addr: Ipv6Addr) -> bool {
-        (u128::from(addr) ^ self.ipv6) & mask128(self.n) == 0
-    }
-    /// Whether the Rule IPv4 prefix covers the address.
-    #[inline]
-    pub(super) fn covers_ipv4(&self, addr: Ipv4Addr) -> bool {
-        (u32::from(addr) ^ self.ipv4) & mask32(self.r) == 0
-    }
-    /// Whether the IPv4 address is shared, so that a port is needed to find its CE.
-    #[inline]
-    pub fn is_shared(&self) -> bool {
-        self.params.k() > 0
-    }
-    /// Whether it is a Forwarding Mapping Rule.
-    #[inline]
-    pub fn is_forwarding(&self) -> bool {
-        self.forwarding
-    }
-    /// Port parameters of a shared address.
-    #[inline]
-    pub fn port_params(&self) -> Option<PortParams> {
-        self.is_shared().then_some(self.params)
-    }
-    /// The PSID that (IPv4, port) has under this rule: 0 where the address is not shared, `None` for a port that no
-    /// PSID owns. A rule with an explicit PSID answers with the port's PSID, be it the rule's or another's.
-    #[inline]
-    pub fn psid_of(&self, port: u16) -> Option<Psid> {
-        self.params.psid_of(port)
-    }
-    /// Whether CEs of this rule have this PSID: every PSID of k bits where the EA bits carry it, else the explicit one.
-    #[inline]
-    pub(super) fn owns_psid(&self, psid: Psid) -> bool {
-        psid.0 & !self.ea_psid_mask() == self.explicit_psid.0
-    }
-    /// The ports of a PSID: all of them where the address is not shared, `None` where the PSID is none of the rule's.
-    pub fn port_set(&self, psid: Psid) -> Option<PortSet> {
-        if self.owns_psid(psid) { self.params.port_set(psid) } else { None }
-    }
-    /// IPv4 address and PSID (0 where not shared) that this IPv6 address of the rule stands for.
-    #[inline]
-    pub fn decompose(&self, addr: Ipv6Addr) -> (Ipv4Addr, Psid) {
-        let addr = u128::from(addr);
-        let ea = (addr >> self.ea_shift()) as u64 & ((1 << self.o) - 1);
-        let suffix = ((ea >> self.ea_psid_len()) << self.host_len()) as u32;
-        let host = (addr >> 16) as u32 & ((1u64 << self.host_len()) - 1) as u32;
-        ((self.ipv4 | suffix | host).into(), Psid(ea as u16 & self.ea_psid_mask() | self.explicit_psid.0))
-    }
-    /// The MAP address of this IPv4 address of the rule and PSID. A rule whose PSID is explicit, or that has none,
-    /// does not look at `psid`.
-    #[inline]
-    pub fn compose(&self, ipv4: Ipv4Addr, psid: Psid) -> MapAddress {
-        let ipv4 = u32::from(ipv4);
-        let ea_psid = psid.0 & self.ea_psid_mask();
-        let suffix = u64::from(ipv4 & !mask32(self.r)) >> self.host_len();
-        let ea = u128::from((suffix << self.ea_psid_len()) | u64::from(ea_psid)) << self.ea_shift();
-        let interface = u64::from(ipv4) << 16 | u64::from(ea_psid | self.explicit_psid.0);
-        // What is left of the interface id behind n + o.
-        let behind = ((1u128 << self.ea_shift()) - 1) as u64;
-        MapAddress((self.ipv6 | ea | u128::from(interface & behind)).into())
-    }
-    /// The first n + o bits of the MAP address: the shortest End-user IPv6 prefix that this CE can have.
-    pub fn end_user_prefix(&self, ipv4: Ipv4Addr, psid: Psid) -> Ipv6Prefix {
-        Ipv6Prefix::truncating(self.compose(ipv4, psid).ipv6(), self.n + self.o)
-    }
-}

@@ -2,8 +2,10 @@
 
 use super::by_ipv4::{Ipv4Map, Place};
 use super::by_ipv6::Ipv6Map;
+use super::compiled::CompiledRules;
 use super::conflicts::conflicts;
 use super::rule::WELL_KNOWN_WARNING;
+use super::search::NONE;
 use super::{CompiledRule, Dmr, MapAddress, Psid, Rule};
 use std::collections::{HashMap, HashSet};
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -32,7 +34,7 @@ pub enum Unmapped {
 #[derive(Debug)]
 pub struct RuleTable {
     rules: Vec<Rule>,
-    compiled: Vec<CompiledRule>,
+    compiled: CompiledRules,
     dmrs: Vec<Dmr>,
     set_dmr: bool,
     by_ipv4: Ipv4Map,
@@ -76,12 +78,13 @@ impl RuleTable {
             return Err(conflicts);
         }
         let place: HashMap<Dmr, u32> = dmrs.iter().copied().zip(0..).collect();
-        let mut compiled: Vec<CompiledRule> = rules.iter().map(Rule::compile).collect();
-        for (compiled, rule) in compiled.iter_mut().zip(&rules) {
-            compiled.dmr = rule.spec().dmr_ipv6_prefix.or(dmr).and_then(|dmr| place.get(&dmr).copied()).unwrap_or(0);
-        }
         let by_ipv4 = Ipv4Map::new(&rules);
         let by_ipv6 = Ipv6Map::new(rules.iter().map(|rule| rule.spec().rule_ipv6_prefix).zip(0..));
+        let compiled = rules.iter().zip(with_inner_ipv4(&rules)).map(|(rule, has_inner)| {
+            let dmr = rule.spec().dmr_ipv6_prefix.or(dmr).and_then(|dmr| place.get(&dmr).copied());
+            rule.compile().placed(dmr.unwrap_or(0), has_inner)
+        });
+        let compiled = CompiledRules::new(compiled);
         let by_dmr = Ipv6Map::new(dmrs.iter().map(Dmr::prefix).zip(0..));
         Ok(RuleTable { rules, compiled, dmrs, set_dmr: dmr.is_some(), by_ipv4, by_ipv6, by_dmr })
     }
@@ -92,8 +95,8 @@ impl RuleTable {
     }
     /// One rule, compiled. `id` must come from this table.
     #[inline]
-    pub fn get(&self, id: RuleId) -> &CompiledRule {
-        &self.compiled[id.0 as usize]
+    pub fn get(&self, id: RuleId) -> CompiledRule {
+        self.compiled.get(id.0)
     }
     /// Its name. `id` must come from this table.
     pub fn name(&self, id: RuleId) -> &str {
@@ -102,7 +105,7 @@ impl RuleTable {
     /// The DMR of a rule: its own, else the set's. `id` must come from this table.
     #[inline]
     pub fn dmr(&self, id: RuleId) -> &Dmr {
-        &self.dmrs[self.get(id).dmr as usize]
+        &self.dmrs[self.get(id).dmr() as usize]
     }
     /// Every distinct DMR, the set's first, then the rules' own in their order.
     pub fn dmrs(&self) -> &[Dmr] {
@@ -162,11 +165,26 @@ impl RuleTable {
         if rule.owns_psid(psid) { Ok((id, rule.compose(ipv4, psid))) } else { Err(Unmapped::PsidUnassigned) }
     }
 
+    /// Whether a rule owns an IPv4 address of its own prefix: no longer Rule IPv4 prefix takes it away. With the rule's
+    /// PSID this is what `by_ipv4` would say, for the price of a lookup only where other rules are nested in this one.
+    /// `id` must come from this table.
+    #[inline]
+    pub fn owns_ipv4(&self, id: RuleId, ipv4: Ipv4Addr) -> bool {
+        let rule = self.get(id);
+        rule.covers_ipv4(ipv4)
+            && (!rule.has_inner()
+                || match self.by_ipv4.get(ipv4) {
+                    Place::Nowhere => false,
+                    Place::Rule(found) => found == id.0,
+                    Place::Group(group) => group.prefix_len() == rule.ipv4_prefix_len(),
+                })
+    }
+
     /// The rule with the longest Rule IPv6 prefix that covers `addr`.
     #[inline]
     pub fn by_ipv6(&self, addr: Ipv6Addr) -> Option<RuleId> {
         let rule = self.by_ipv6.get(addr);
-        self.compiled.get(rule as usize).filter(|rule| rule.covers_ipv6(addr)).map(|_| RuleId(rule))
+        (rule != NONE && self.compiled.get(rule).covers_ipv6(addr)).then_some(RuleId(rule))
     }
 
     /// The DMR (longest match among `dmrs`) that covers `addr`, with the IPv4 address inside.
@@ -181,11 +199,26 @@ impl RuleTable {
 
     /// Octets that lookups use: compiled rules and search structures, without the rules' names and leaves.
     pub fn lookup_size(&self) -> usize {
-        self.compiled.capacity() * size_of::<CompiledRule>()
-            + self.by_ipv4.heap_size()
-            + self.by_ipv6.heap_size()
-            + self.by_dmr.heap_size()
+        self.compiled.heap_size() + self.by_ipv4.heap_size() + self.by_ipv6.heap_size() + self.by_dmr.heap_size()
     }
+}
+
+/// For each rule, whether other rules have longer IPv4 prefixes inside its own.
+fn with_inner_ipv4(rules: &[Rule]) -> Vec<bool> {
+    let prefix = |rule: usize| rules[rule].spec().rule_ipv4_prefix;
+    let mut order: Vec<usize> = (0..rules.len()).collect();
+    order.sort_unstable_by_key(|&rule| prefix(rule));
+    let mut with_inner = vec![false; rules.len()];
+    // By address and length, a prefix that has others inside is followed by one, its equals apart.
+    let mut next = None;
+    for group in order.chunk_by(|&a, &b| prefix(a) == prefix(b)).rev() {
+        let own = prefix(group[0]);
+        if next.is_some_and(|next| own.covers(&next)) {
+            group.iter().for_each(|&rule| with_inner[rule] = true);
+        }
+        next = Some(own);
+    }
+    with_inner
 }
 
 fn distinct_dmrs(rules: &[Rule], dmr: Option<Dmr>) -> Vec<Dmr> {

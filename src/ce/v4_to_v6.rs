@@ -41,10 +41,11 @@ pub(super) fn error(map: &CeMap, error: &ErrorFlow<Ipv4Addr>) -> Result<ErrorFlo
         // RFC 5508 REQ-5: behind a NAPT everybody reports as the NAPT.
         reporter = outside.addr;
     }
-    check_source(
-        map,
-        &Flow { src: reporter, dst: error.dst, kind: inner.kind, src_port: inner.dst_port, dst_port: 0 },
-    )?;
+    // Both are written with the customer's own bits, so both must be the customer's.
+    for ours in [inner.dst, reporter] {
+        let src_port = inner.dst_port;
+        check_source(map, &Flow { src: ours, dst: error.dst, kind: inner.kind, src_port, dst_port: 0 })?;
+    }
     let peer = destination(map, inner.src, inner.src_port())?;
     let told = destination(map, error.dst, inner.src_port())?;
     Ok(ErrorFlow { src: own(map, reporter), dst: told, inner: inner.between(peer, own(map, inner.dst)) })

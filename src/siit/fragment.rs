@@ -20,8 +20,9 @@ pub fn split(packet: &mut PacketBuf, how: &Split, more: &mut PacketQueue) {
     let mut whole = more.take_spare();
     let mut index = 0;
     while segment::segment(packet, index, &mut whole) {
-        // Every segment is a packet of its own with an identification of its own; IPv4 has it in its header.
-        let place = Fragment { id: how.place.id.wrapping_add(index as u32), ..how.place };
+        // Every segment is a packet of its own with an identification of its own: 16 bits, as IPv4 has it.
+        let id = u32::from((how.place.id as u16).wrapping_add(index as u16));
+        let place = Fragment { id, ..how.place };
         let mut piece = 0;
         while cut(whole.bytes(), &Split { place, ..*how }, piece, more.push()) {
             piece += 1;

@@ -3,7 +3,9 @@
 use super::icmp::{self, Field};
 use super::v4_to_v6::{checksum, put_echo, put_tcp, put_udp};
 use super::v6_to_v4::Ident;
-use super::{AddressMap, ErrorFlow, Flow, Plan, Refusal, Translator, V4View, V6View, mtu, v4_to_v6, v6_to_v4};
+use super::{
+    AddressMap, ErrorFlow, Flow, Plan, Refusal, Translator, V4View, V6View, is_illegal_v4, mtu, v4_to_v6, v6_to_v4,
+};
 use crate::verdict::DropReason;
 use crate::wire::checksum::{Sum, pseudo_v6};
 use crate::wire::ip::{be16, protocol};
@@ -90,6 +92,9 @@ pub fn plan_v6_to_v4<M: AddressMap>(
     let inner = V6View::parse_quoted(quoted).map_err(|_| DropReason::IcmpInner)?;
     refuse_icmp_inside(&inner.transport)?;
     let to = map.error_v6_to_v4(&ErrorFlow { src: h.src, dst: h.dst, inner: inner.flow() })?;
+    if is_illegal_v4(to.dst) {
+        return Err(DropReason::DestinationIllegal.into());
+    }
 
     let ih = &inner.header;
     if ih.payload_len() + 20 > 65_535 {
@@ -99,7 +104,9 @@ pub fn plan_v6_to_v4<M: AddressMap>(
     let copied = copied_len(&inner.transport, quoted.len() - ih.header_len);
     let headers = 20 + ICMP_HEADER + 20 + copied;
     let tail = &quoted[ih.header_len + copied..];
-    let tail = &tail[..tail.len().min(ICMPV4_MAX - headers)];
+    // The least MTU of IPv4, 68, has room for all of them.
+    let max = ICMPV4_MAX.min(t.params.mtu.ipv4 as usize);
+    let tail = &tail[..tail.len().min(max.saturating_sub(headers))];
     let strip = h.header_len + ICMP_HEADER + ih.header_len + copied;
     plan.start(strip, tail.len());
 

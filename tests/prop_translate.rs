@@ -13,7 +13,7 @@ use mapt::map::{Dmr, Rule, RuleSpec, RuleTable};
 use mapt::siit::{Mtu, TranslationParams, UdpZeroChecksum};
 use mapt::verdict::{DropReason, Verdict};
 use oracle::build::{Home, Kind, Make, Place, Report, World, home, worlds};
-use oracle::packet::{Packet4, Packet6, Upper, sum, word};
+use oracle::packet::{Packet4, Packet6, Upper, complete, sum, word};
 use oracle::{Expected, Oracle, Settings, UdpZero, is_illegal4};
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -275,7 +275,7 @@ fn random_rule() -> impl Strategy<Value = World> {
         "a rule that RFC 7597 accepts",
         |((n, r, o, a, k), v6, v4, psid, dmr_len)| {
             let v6 = v6 >> 4 | 2 << 124;
-            let v4 = v4 % 0x4000_0000 | 0x4000_0000;
+            let v4 = (v4 % 0x4000_0000) | 0x4000_0000;
             let rule_ipv6_prefix = mapt::map::Ipv6Prefix::truncating(v6.into(), n);
             let rule_ipv4_prefix = mapt::map::Ipv4Prefix::truncating(v4.into(), r);
             let explicit = o + r == 32 && k > 0;
@@ -299,7 +299,7 @@ fn random_rule() -> impl Strategy<Value = World> {
 }
 
 fn world() -> impl Strategy<Value = World> {
-    prop_oneof![3 => select(worlds()), 1 => random_rule()]
+    prop_oneof![3 => select(worlds()), 1 => Just(worlds().swap_remove(1)), 1 => random_rule()]
 }
 
 /// Where an address of the Internet may lie, or may not.
@@ -340,8 +340,8 @@ enum Reporter {
     Neighbour(usize, u64),
 }
 
-fn report() -> impl Strategy<Value = (Report, Reporter, usize, Option<u8>)> {
-    let known = vec![
+fn report(v6: bool) -> impl Strategy<Value = (Report, Reporter, usize, Option<u8>)> {
+    let kind4 = vec![
         (3, 0),
         (3, 1),
         (3, 2),
@@ -355,7 +355,8 @@ fn report() -> impl Strategy<Value = (Report, Reporter, usize, Option<u8>)> {
         (12, 1),
         (12, 2),
         (5, 1),
-        (4, 0),
+    ];
+    let kind6 = vec![
         (1, 0),
         (1, 1),
         (1, 2),
@@ -371,7 +372,8 @@ fn report() -> impl Strategy<Value = (Report, Reporter, usize, Option<u8>)> {
         (4, 2),
         (137, 0),
     ];
-    let kind = prop_oneof![8 => select(known), 1 => (0..20u8, 0..17u8)];
+    let kind = if v6 { kind6 } else { kind4 };
+    let kind = prop_oneof![8 => select(kind), 1 => (0..20u8, 0..17u8)];
     let rest = prop_oneof![
         Just([0; 4]),
         (0..45u8).prop_map(|at| [0, 0, 0, at]),
@@ -399,12 +401,16 @@ fn draw() -> impl Strategy<Value = Draw> {
         4 => remote().prop_map(Peer::Internet),
         1 => (any::<usize>(), any::<u64>()).prop_map(|(which, draw)| Peer::Neighbour(which, draw)),
     ];
-    let port = (any::<u16>(), prop::bool::weighted(0.85));
-    let report = prop_oneof![2 => Just(None), 1 => report().prop_map(Some)];
+    let port = prop_oneof![
+        12 => any::<u16>().prop_map(|port| (port, true)),
+        2 => any::<u16>().prop_map(|port| (port, false)),
+        1 => (0..1024u16).prop_map(|port| (port, false)),
+    ];
+    let reports = (prop::option::weighted(0.35, report(false)), prop::option::weighted(0.35, report(true)));
     let spoof = prop_oneof![8 => Just(None), 1 => (any::<bool>(), 0..128u8).prop_map(Some)];
     let who = (world(), (any::<usize>(), any::<u64>()), port, peer, any::<u16>());
-    (who, any::<bool>(), make(), report, spoof).prop_map(
-        |((world, home, port, peer, peer_port), v6, make, report, spoof)| Draw {
+    (who, any::<bool>(), make(), reports, spoof).prop_map(
+        |((world, home, port, peer, peer_port), v6, make, reports, spoof)| Draw {
             world,
             home,
             port,
@@ -412,7 +418,7 @@ fn draw() -> impl Strategy<Value = Draw> {
             peer_port,
             v6,
             make,
-            report,
+            report: if v6 { reports.1 } else { reports.0 },
             spoof,
         },
     )
@@ -442,7 +448,7 @@ impl Draw {
             }
         };
         let peer_port = match self.peer {
-            Peer::Neighbour(which, draw) if self.peer_port % 8 > 0 => {
+            Peer::Neighbour(which, draw) if !self.peer_port.is_multiple_of(8) => {
                 oracle::build::home(&oracle.rules, which, draw).port(&oracle.rules, self.peer_port)
             }
             _ => self.peer_port,
@@ -537,7 +543,8 @@ fn damage() -> impl Strategy<Value = (Vec<Damage>, bool)> {
     let one = prop_oneof![
         3 => (0..100usize * 8).prop_map(Damage::Flip),
         2 => (0..130usize, any::<u8>()).prop_map(|(at, octet)| Damage::Octet(at, octet)),
-        2 => (0..160usize).prop_map(Damage::Cut),
+        1 => (1..9usize).prop_map(Damage::Cut),
+        1 => (0..160usize).prop_map(Damage::Cut),
         1 => any::<u8>().prop_map(Damage::Grow),
         1 => any::<u16>().prop_map(Damage::Length),
         2 => any::<i8>().prop_map(Damage::Off),
@@ -546,7 +553,8 @@ fn damage() -> impl Strategy<Value = (Vec<Damage>, bool)> {
     (prop::collection::vec(one, 1..4), any::<bool>())
 }
 
-/// Damages a packet; `mend` makes the IPv4 header checksum right again, so that the damage gets further.
+/// Damages a packet; `mend` makes checksums (and the length of a packet cut short) right again, so that the damage
+/// gets further.
 fn damaged(mut b: Vec<u8>, (damages, mend): &(Vec<Damage>, bool)) -> Vec<u8> {
     for damage in damages {
         let v6 = b.first().is_some_and(|b| b >> 4 == 6);
@@ -562,18 +570,44 @@ fn damaged(mut b: Vec<u8>, (damages, mend): &(Vec<Damage>, bool)) -> Vec<u8> {
                 b[length_at..length_at + 2].copy_from_slice(&len.to_be_bytes());
             }
             Damage::Header(octet) if b.len() > 6 => {
-                b[if v6 { 6 } else { 0 }] = if v6 { octet } else { 0x40 | octet % 16 }
+                b[if v6 { 6 } else { 0 }] = if v6 { octet } else { 0x40 | (octet % 16) }
             }
             _ => {}
         }
     }
     // What no device hands over, no buffer holds.
     b.truncate(40 + 65_535);
+    if *mend { mended(b, damages.iter().any(|d| matches!(d, Damage::Cut(_)))) } else { b }
+}
+
+fn mended(mut b: Vec<u8>, cut: bool) -> Vec<u8> {
     let header = b.first().map_or(0, |b| usize::from(b % 16) * 4);
-    if *mend && b.first().is_some_and(|b| b >> 4 == 4) && (20..=b.len()).contains(&header) {
-        b[10..12].copy_from_slice(&[0, 0]);
-        let field = (65535 - sum(&b[..header])) as u16;
-        b[10..12].copy_from_slice(&field.to_be_bytes());
+    match b.first().map_or(0, |b| b >> 4) {
+        4 if (20..=b.len()).contains(&header) => {
+            if cut {
+                let len = b.len() as u16;
+                b[2..4].copy_from_slice(&len.to_be_bytes());
+            }
+            b[10..12].copy_from_slice(&[0, 0]);
+            let field = (65535 - sum(&b[..header])) as u16;
+            b[10..12].copy_from_slice(&field.to_be_bytes());
+            let end = b.len().min(word(&b, 2));
+            if b[9] == 1 && end >= header + 8 {
+                complete(&mut b[header..end], 1, &[], &[]);
+            }
+        }
+        6 if b.len() >= 40 => {
+            if cut {
+                let len = (b.len() - 40) as u16;
+                b[4..6].copy_from_slice(&len.to_be_bytes());
+            }
+            let end = b.len().min(40 + word(&b, 4));
+            if b[6] == 58 && end >= 48 {
+                let (ip, rest) = b.split_at_mut(40);
+                complete(&mut rest[..end - 40], 58, &ip[8..24], &ip[24..40]);
+            }
+        }
+        _ => {}
     }
     b
 }
@@ -802,7 +836,7 @@ fn same_but_for_translation(
     let a = Packet4::read(before, false, &mut Vec::new()).unwrap();
     let b = Packet4::read(after, false, &mut Vec::new()).unwrap();
     prop_assert!(b.options.is_empty());
-    prop_assert_eq!((a.tos, a.ttl, a.protocol, a.fragment()), (b.tos, b.ttl, b.protocol, b.fragment().map(|f| f)));
+    prop_assert_eq!((a.tos, a.ttl, a.protocol, a.fragment()), (b.tos, b.ttl, b.protocol, b.fragment()));
     prop_assert_eq!((b.src, b.dst), (src, dst));
     match a.fragment() {
         // FRAG-7: DF is lost on a fragment.
@@ -910,4 +944,47 @@ fn oracle_address(end_user: &str, oracle: &Oracle) -> [u8; 4] {
     let prefix: mapt::map::Ipv6Prefix = end_user.parse().unwrap();
     let octets = prefix.addr().octets();
     oracle.rules[oracle.rule_of6(octets).unwrap()].read(octets).0
+}
+
+/// The properties above are worth what their draws reach: every reason to drop, and every kind of packet forwarded.
+#[test]
+fn the_draws_reach_everything() {
+    use proptest::strategy::ValueTree;
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let mut reasons: std::collections::BTreeMap<&str, usize> = Default::default();
+    let strategy = (draw(), prop::option::weighted(0.4, damage()), settings());
+    for n in 0..2500 {
+        let (draw, damage, settings) = strategy.new_tree(&mut runner).unwrap().current();
+        let (mut br, oracle) = br_of(&draw.world, &settings);
+        let end_user = draw.home(&oracle).end_user(&oracle.rules);
+        let is_br = n % 2 == 0 || !is_ce_of(&draw.world, &end_user);
+        let mut input = draw.input(&oracle, is_br);
+        if let Some(damage) = &damage {
+            input = damaged(input, damage);
+        }
+        let outcome = match is_br {
+            true => handle(&mut br, &input),
+            false => handle(&mut ce_of(&draw.world, &settings, &end_user, false).0, &input),
+        };
+        let name = match (outcome.verdict, draw.report.is_some(), draw.v6) {
+            (Verdict::Drop { reason, .. }, ..) => reason.name(),
+            (_, true, false) => "ICMPv4 error forwarded",
+            (_, true, true) => "ICMPv6 error forwarded",
+            _ if outcome.packets.len() > 1 && draw.v6 => "IPv6 cut",
+            _ if outcome.packets.len() > 1 => "IPv4 cut",
+            (_, _, false) => "IPv4 forwarded",
+            _ => "IPv6 forwarded",
+        };
+        *reasons.entry(name).or_default() += 1;
+    }
+    println!("{reasons:#?}");
+    for way in ["IPv4 forwarded", "IPv6 forwarded", "ICMPv4 error forwarded", "ICMPv6 error forwarded"] {
+        assert!(reasons.get(way).is_some_and(|n| *n >= 50), "{way}: {:?}", reasons.get(way));
+    }
+    assert!(reasons.contains_key("IPv4 cut") && reasons.contains_key("IPv6 cut"));
+    // Only a device can ask for offloads; the NAPT and a CE without prefix have properties and scenarios of their own.
+    let elsewhere = ["offload-mismatch", "unprovisioned", "napt-no-mapping", "napt-exhausted", "napt-unsupported"];
+    for reason in DropReason::ALL.iter().map(|r| r.name()).filter(|r| !elsewhere.contains(r)) {
+        assert!(reasons.contains_key(reason), "no packet was dropped as {reason}");
+    }
 }

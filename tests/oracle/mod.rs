@@ -670,7 +670,7 @@ impl Oracle {
         }
         let was_right = upper.checksum_at().is_some() && fragment.is_none() && !no_checksum && {
             let header = if is_echo { 0 } else { pseudo(&p.src, &p.dst, covered, p.protocol) };
-            (header + sum(&p.payload[..covered])) % 65535 == 0
+            (header + sum(&p.payload[..covered])).is_multiple_of(65535)
         };
         if was_right {
             let mut fresh = payload.clone();
@@ -862,7 +862,7 @@ impl Oracle {
         }
         .apply(&mut payload);
         let was_right = upper.checksum_at().is_some() && real.is_none() && {
-            (pseudo(&p.src, &p.dst, covered, p.next) + sum(&p.payload[..covered])) % 65535 == 0
+            (pseudo(&p.src, &p.dst, covered, p.next) + sum(&p.payload[..covered])).is_multiple_of(65535)
         };
         if was_right {
             let mut fresh = payload.clone();
@@ -913,7 +913,7 @@ impl Oracle {
         if translated.is_none() {
             faults.push(DropReason::IcmpType);
         }
-        if (pseudo(&p.src, &p.dst, p.announced, 58) + sum(message)) % 65535 != 0 {
+        if !(pseudo(&p.src, &p.dst, p.announced, 58) + sum(message)).is_multiple_of(65535) {
             faults.push(DropReason::IcmpChecksum);
         }
         let attribute = if kind == 1 || kind == 3 { usize::from(message[4]) * 8 } else { 0 };

@@ -24,8 +24,14 @@ fn layout(b: &[u8], offload: &VnetHdr) -> Option<Layout> {
         6 => true,
         _ => return None,
     };
-    let least = transport + if udp { 8 } else { 20 };
-    (b.len() >= least && transport >= if v6 { 40 } else { 20 }).then_some(Layout { v6, transport, udp })
+    // Nobody has checked the request of a packet that is answered unread.
+    let starts_behind_ip = transport >= if v6 { 40 } else { usize::from(b[0] & 15).max(5) * 4 };
+    let least = if udp { 8 } else { 20 };
+    if !starts_behind_ip || b.len() < transport + least {
+        return None;
+    }
+    let layout = Layout { v6, transport, udp };
+    (transport + least..=b.len()).contains(&header_len(b, &layout)).then_some(layout)
 }
 
 /// Completes a partial checksum. A superpacket must be cut first. Does nothing where nothing is asked.

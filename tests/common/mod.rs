@@ -160,7 +160,7 @@ pub fn edit4(mut packet: Vec<u8>, edit: impl FnOnce(&mut [u8])) -> Vec<u8> {
     edit(&mut packet);
     packet[10..12].copy_from_slice(&[0, 0]);
     let sum = checksum::u32_16bit_word::add_slice(0, &packet[..usize::from(packet[0] & 15) * 4]);
-    packet[10..12].copy_from_slice(&checksum::u32_16bit_word::ones_complement(sum).to_be_bytes());
+    packet[10..12].copy_from_slice(&checksum::u32_16bit_word::ones_complement(sum).to_ne_bytes());
     packet
 }
 
@@ -193,12 +193,19 @@ pub fn handle(engine: &mut dyn Engine, bytes: &[u8]) -> Outcome {
 }
 
 pub fn handle_at(engine: &mut dyn Engine, bytes: &[u8], now: Duration) -> Outcome {
-    let mut packet = PacketBuf::from_slice(bytes);
-    let verdict = engine.handle(&mut packet, now);
+    handle_packet(engine, &mut PacketBuf::from_slice(bytes), now)
+}
+
+/// As `handle_at`, for a packet with an offload request; on Forward the first output is in `packet` too.
+pub fn handle_packet(engine: &mut dyn Engine, packet: &mut PacketBuf, now: Duration) -> Outcome {
+    let before = (packet.bytes().to_vec(), packet.offload());
+    let verdict = engine.handle(packet, now);
     let mut outcome = Outcome { verdict, packets: Vec::new(), reply: None };
     match verdict {
         Verdict::Forward => outcome.packets.push(packet.bytes().to_vec()),
-        Verdict::Drop { .. } => assert_eq!(packet.bytes(), bytes, "a dropped packet is untouched"),
+        Verdict::Drop { .. } => {
+            assert_eq!((packet.bytes(), packet.offload()), (&before.0[..], before.1), "a dropped packet is untouched")
+        }
         Verdict::Held => {}
     }
     while let Some((kind, more)) = engine.poll_transmit() {

@@ -351,7 +351,7 @@ fn a_hundred_thousand_rules() {
         assert_eq!(slow.rules.len() as u64, N);
         let table = slow.table();
         let octets = table.lookup_size() / N as usize;
-        assert!(octets <= 128, "{octets} octets a rule");
+        assert!(octets <= 64, "{octets} octets a rule");
         let mut random = Random(0x1234_5678_9abc_def1);
         for _ in 0..40 {
             let rule = &slow.rules[random.below(N) as usize];

@@ -1,7 +1,7 @@
 //! Rules as the packet path uses them: arithmetic, and the room they take.
 
 use super::prefix::{mask32, mask128};
-use super::{Ipv6Prefix, MapAddress, PortParams, PortSet, Psid};
+use super::{Ipv6Prefix, MapAddress, PortParams, PortSet, Psid, Rule};
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -18,38 +18,58 @@ pub struct CompiledRule {
     class: Class,
 }
 
-/// What many rules have in common: all but their prefixes' bits. Masks are made out of the lengths when they are
-/// needed, as the cache misses of 100,000 rules cost more than these few instructions.
+/// What many rules have in common, all but their prefixes' bits: shifts and masks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Class {
+    /// n ones in front.
+    ipv6_mask: u128,
+    /// The bits of the interface id behind n + o.
+    interface_mask: u64,
+    /// o ones.
+    ea_mask: u64,
+    /// The 32 - r bits behind the Rule IPv4 prefix.
+    suffix_mask: u32,
+    /// The 32 - r - o bits that the EA bits lack.
+    host_mask: u32,
     /// Index among the table's DMRs.
-    pub(super) dmr: u32,
+    dmr: u32,
+    /// q ones: the PSID's bits in the EA bits.
+    ea_psid_mask: u16,
     /// 0 where the EA bits carry the PSID, or there is none.
-    pub(super) explicit_psid: Psid,
-    pub(super) n: u8,
-    pub(super) r: u8,
-    pub(super) o: u8,
+    explicit_psid: u16,
     /// a = k = 0 where the address is not shared.
-    pub(super) params: PortParams,
-    pub(super) forwarding: bool,
-    /// Whether other rules have longer IPv4 prefixes inside this rule's.
-    pub(super) has_inner: bool,
+    params: PortParams,
+    /// 128 - n - o.
+    ea_shift: u8,
+    /// 32 - r - o, or 0.
+    host_len: u8,
+    /// q.
+    ea_psid_len: u8,
+    /// n + o.
+    end_user_len: u8,
+    flags: u8,
 }
 
-/// One cache line at most.
-const _: () = assert!(size_of::<CompiledRule>() <= 64);
+/// It is an FMR.
+const FORWARDING: u8 = 1;
+/// Other rules have longer IPv4 prefixes inside this rule's.
+const HAS_INNER: u8 = 2;
+
+const _: () = assert!(size_of::<Class>() <= 80);
 
 /// Compiled rules in the order of their ids: 16 octets each, and what they have in common apart.
 #[derive(Debug)]
 pub(super) struct CompiledRules {
     slots: Vec<Slot>,
-    classes: Vec<(u64, Class)>,
+    classes: Vec<Class>,
+    /// The low halves of the Rule IPv6 prefixes; empty where all are 0, as prefixes up to /64 have it.
+    lows: Vec<u64>,
 }
 
 #[derive(Clone, Copy, Debug)]
 #[repr(align(16))]
 struct Slot {
-    /// The high half of the Rule IPv6 prefix; the low half, 0 for all but the longest, counts as part of the class.
+    /// The high half of the Rule IPv6 prefix.
     high: u64,
     ipv4: u32,
     class: u32,
@@ -60,40 +80,67 @@ const _: () = assert!(size_of::<Slot>() == 16);
 impl CompiledRules {
     pub(super) fn new(rules: impl IntoIterator<Item = CompiledRule>) -> Self {
         let mut classes = Vec::new();
-        let mut places: HashMap<(u64, Class), u32> = HashMap::new();
+        let mut places: HashMap<Class, u32> = HashMap::new();
         let slot = |rule: CompiledRule| {
-            let class = (rule.ipv6 as u64, rule.class);
-            let place = *places.entry(class).or_insert_with(|| {
-                classes.push(class);
+            let place = *places.entry(rule.class).or_insert_with(|| {
+                classes.push(rule.class);
                 classes.len() as u32 - 1
             });
-            Slot { high: (rule.ipv6 >> 64) as u64, ipv4: rule.ipv4, class: place }
+            (Slot { high: (rule.ipv6 >> 64) as u64, ipv4: rule.ipv4, class: place }, rule.ipv6 as u64)
         };
-        let slots = rules.into_iter().map(slot).collect();
-        classes.shrink_to_fit();
-        CompiledRules { slots, classes }
+        let (slots, mut lows): (Vec<Slot>, Vec<u64>) = rules.into_iter().map(slot).unzip();
+        if lows.iter().all(|&low| low == 0) {
+            lows = Vec::new();
+        }
+        CompiledRules { slots, classes, lows }
     }
 
     #[inline]
     pub(super) fn get(&self, id: u32) -> CompiledRule {
         let slot = self.slots[id as usize];
-        let (low, class) = self.classes[slot.class as usize];
+        let low = self.lows.get(id as usize).copied().unwrap_or(0);
+        let class = self.classes[slot.class as usize];
         CompiledRule { ipv6: u128::from(slot.high) << 64 | u128::from(low), ipv4: slot.ipv4, class }
     }
 
     /// Octets on the heap.
     pub(super) fn heap_size(&self) -> usize {
-        self.slots.capacity() * size_of::<Slot>() + self.classes.capacity() * size_of::<(u64, Class)>()
+        self.slots.capacity() * size_of::<Slot>()
+            + self.classes.capacity() * size_of::<Class>()
+            + self.lows.capacity() * 8
     }
 }
 
 impl CompiledRule {
-    pub(super) fn new(ipv6: Ipv6Addr, ipv4: Ipv4Addr, class: Class) -> Self {
-        CompiledRule { ipv6: ipv6.into(), ipv4: ipv4.into(), class }
+    pub(super) fn new(rule: &Rule) -> Self {
+        let spec = rule.spec();
+        let (n, r, o) = (spec.rule_ipv6_prefix.prefix_len(), spec.rule_ipv4_prefix.prefix_len(), spec.ea_len);
+        let q = o - rule.ipv4_suffix_len();
+        let host_len = 32 - rule.ce_ipv4_prefix_len();
+        let class = Class {
+            ipv6_mask: mask128(n),
+            interface_mask: !mask128(n + o) as u64,
+            ea_mask: (1 << o) - 1,
+            suffix_mask: !mask32(r),
+            host_mask: !mask32(32 - host_len),
+            dmr: 0,
+            ea_psid_mask: ((1u32 << q) - 1) as u16,
+            explicit_psid: rule.explicit_psid().unwrap_or(Psid(0)).0,
+            params: rule.port_params().unwrap_or(PortParams::UNSHARED),
+            // Only n = o = 0 has 128, and no EA bits to shift.
+            ea_shift: (128 - n - o).min(127),
+            host_len,
+            ea_psid_len: q,
+            end_user_len: n + o,
+            flags: if spec.forwarding { FORWARDING } else { 0 },
+        };
+        CompiledRule { ipv6: spec.rule_ipv6_prefix.addr().into(), ipv4: spec.rule_ipv4_prefix.addr().into(), class }
     }
     /// The same rule in a table.
-    pub(super) fn placed(self, dmr: u32, has_inner: bool) -> Self {
-        CompiledRule { class: Class { dmr, has_inner, ..self.class }, ..self }
+    pub(super) fn placed(mut self, dmr: u32, has_inner: bool) -> Self {
+        self.class.dmr = dmr;
+        self.class.flags |= if has_inner { HAS_INNER } else { 0 };
+        self
     }
     /// Index among the table's DMRs.
     #[inline]
@@ -101,44 +148,23 @@ impl CompiledRule {
         self.class.dmr
     }
     /// r.
-    #[inline]
     pub(super) fn ipv4_prefix_len(&self) -> u8 {
-        self.class.r
+        self.class.suffix_mask.leading_zeros() as u8
     }
     /// Whether other rules have longer IPv4 prefixes inside this rule's.
     #[inline]
     pub(super) fn has_inner(&self) -> bool {
-        self.class.has_inner
-    }
-    /// 128 - n - o; only n = o = 0 has 128, and no EA bits to shift.
-    #[inline]
-    fn ea_shift(&self) -> u32 {
-        (128 - u32::from(self.class.n) - u32::from(self.class.o)).min(127)
-    }
-    /// q.
-    #[inline]
-    fn ea_psid_len(&self) -> u32 {
-        (u32::from(self.class.o) + u32::from(self.class.r)).saturating_sub(32)
-    }
-    /// q ones: the PSID's bits in the EA bits.
-    #[inline]
-    fn ea_psid_mask(&self) -> u16 {
-        ((1u32 << self.ea_psid_len()) - 1) as u16
-    }
-    /// The bits of IPv4 behind r + o.
-    #[inline]
-    fn host_len(&self) -> u32 {
-        32u32.saturating_sub(u32::from(self.class.o) + u32::from(self.class.r))
+        self.class.flags & HAS_INNER != 0
     }
     /// Whether the Rule IPv6 prefix covers the address.
     #[inline]
     pub(super) fn covers_ipv6(&self, addr: Ipv6Addr) -> bool {
-        (u128::from(addr) ^ self.ipv6) & mask128(self.class.n) == 0
+        (u128::from(addr) ^ self.ipv6) & self.class.ipv6_mask == 0
     }
     /// Whether the Rule IPv4 prefix covers the address.
     #[inline]
     pub(super) fn covers_ipv4(&self, addr: Ipv4Addr) -> bool {
-        (u32::from(addr) ^ self.ipv4) & mask32(self.class.r) == 0
+        (u32::from(addr) ^ self.ipv4) & !self.class.suffix_mask == 0
     }
     /// Whether the IPv4 address is shared, so that a port is needed to find its CE.
     #[inline]
@@ -148,7 +174,7 @@ impl CompiledRule {
     /// Whether it is a Forwarding Mapping Rule.
     #[inline]
     pub fn is_forwarding(&self) -> bool {
-        self.class.forwarding
+        self.class.flags & FORWARDING != 0
     }
     /// Port parameters of a shared address.
     #[inline]
@@ -164,7 +190,7 @@ impl CompiledRule {
     /// Whether CEs of this rule have this PSID: every PSID of k bits where the EA bits carry it, else the explicit one.
     #[inline]
     pub(super) fn owns_psid(&self, psid: Psid) -> bool {
-        psid.0 & !self.ea_psid_mask() == self.class.explicit_psid.0
+        psid.0 & !self.class.ea_psid_mask == self.class.explicit_psid
     }
     /// The ports of a PSID: all of them where the address is not shared, `None` where the PSID is none of the rule's.
     pub fn port_set(&self, psid: Psid) -> Option<PortSet> {
@@ -173,27 +199,25 @@ impl CompiledRule {
     /// IPv4 address and PSID (0 where not shared) that this IPv6 address of the rule stands for.
     #[inline]
     pub fn decompose(&self, addr: Ipv6Addr) -> (Ipv4Addr, Psid) {
-        let addr = u128::from(addr);
-        let ea = (addr >> self.ea_shift()) as u64 & ((1 << self.class.o) - 1);
-        let suffix = ((ea >> self.ea_psid_len()) << self.host_len()) as u32;
-        let host = (addr >> 16) as u32 & ((1u64 << self.host_len()) - 1) as u32;
-        ((self.ipv4 | suffix | host).into(), Psid(ea as u16 & self.ea_psid_mask() | self.class.explicit_psid.0))
+        let (addr, class) = (u128::from(addr), &self.class);
+        let ea = (addr >> class.ea_shift) as u64 & class.ea_mask;
+        let suffix = ((ea >> class.ea_psid_len) << class.host_len) as u32;
+        let ipv4 = self.ipv4 | suffix | ((addr >> 16) as u32 & class.host_mask);
+        (ipv4.into(), Psid(ea as u16 & class.ea_psid_mask | class.explicit_psid))
     }
     /// The MAP address of this IPv4 address of the rule and PSID. A rule whose PSID is explicit, or that has none,
     /// does not look at `psid`.
     #[inline]
     pub fn compose(&self, ipv4: Ipv4Addr, psid: Psid) -> MapAddress {
-        let ipv4 = u32::from(ipv4);
-        let ea_psid = psid.0 & self.ea_psid_mask();
-        let suffix = u64::from(ipv4 & !mask32(self.class.r)) >> self.host_len();
-        let ea = u128::from((suffix << self.ea_psid_len()) | u64::from(ea_psid)) << self.ea_shift();
-        let interface = u64::from(ipv4) << 16 | u64::from(ea_psid | self.class.explicit_psid.0);
-        // What is left of the interface id behind n + o.
-        let behind = ((1u128 << self.ea_shift()) - 1) as u64;
-        MapAddress((self.ipv6 | ea | u128::from(interface & behind)).into())
+        let (ipv4, class) = (u32::from(ipv4), &self.class);
+        let ea_psid = psid.0 & class.ea_psid_mask;
+        let suffix = u64::from(ipv4 & class.suffix_mask) >> class.host_len;
+        let ea = u128::from((suffix << class.ea_psid_len) | u64::from(ea_psid)) << class.ea_shift;
+        let interface = (u64::from(ipv4) << 16 | u64::from(ea_psid | class.explicit_psid)) & class.interface_mask;
+        MapAddress((self.ipv6 | ea | u128::from(interface)).into())
     }
     /// The first n + o bits of the MAP address: the shortest End-user IPv6 prefix that this CE can have.
     pub fn end_user_prefix(&self, ipv4: Ipv4Addr, psid: Psid) -> Ipv6Prefix {
-        Ipv6Prefix::truncating(self.compose(ipv4, psid).ipv6(), self.class.n + self.class.o)
+        Ipv6Prefix::truncating(self.compose(ipv4, psid).ipv6(), self.class.end_user_len)
     }
 }

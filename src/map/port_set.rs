@@ -14,6 +14,11 @@ pub struct Psid(pub u16);
 pub struct PortParams {
     a: u8,
     k: u8,
+    m: u8,
+    /// 2^k - 1.
+    psid_mask: u16,
+    /// 2^(16-a), or 0.
+    first_port: u16,
 }
 
 /// Why a PSID offset and a PSID length are no port mapping.
@@ -28,10 +33,15 @@ pub struct PortParamsError {
 
 impl PortParams {
     /// All ports in one set: an address that is not shared.
-    pub(super) const UNSHARED: PortParams = PortParams { a: 0, k: 0 };
+    pub(super) const UNSHARED: PortParams = PortParams::of(0, 0);
+
+    const fn of(a: u8, k: u8) -> Self {
+        let psid_mask = ((1u32 << k) - 1) as u16;
+        PortParams { a, k, m: 16 - a - k, psid_mask, first_port: if a == 0 { 0 } else { 1 << (16 - a) } }
+    }
     /// Refuses a > 15 (RFC 7598 §4.5), k > 16 and a + k > 16. Both are in bits.
     pub fn new(a: u8, k: u8) -> Result<Self, PortParamsError> {
-        if a > 15 || k > 16 || a + k > 16 { Err(PortParamsError { a, k }) } else { Ok(PortParams { a, k }) }
+        if a > 15 || k > 16 || a + k > 16 { Err(PortParamsError { a, k }) } else { Ok(Self::of(a, k)) }
     }
     /// PSID offset in bits, 0..=15.
     #[inline]
@@ -46,31 +56,22 @@ impl PortParams {
     /// Bits of contiguous ports, 16 - a - k: a customer's ports come in runs of 2^m.
     #[inline]
     pub fn m(self) -> u8 {
-        16 - self.a - self.k
+        self.m
     }
     /// The lowest port that somebody owns: 0 where a = 0, else 2^(16-a) (RFC 7597 §5.1).
     #[inline]
     pub fn first_port(self) -> u16 {
-        if self.a == 0 { 0 } else { 1 << (16 - self.a) }
-    }
-    /// The PSID field's bits, right-aligned: 2^k - 1.
-    #[inline]
-    fn psid_mask(self) -> u16 {
-        ((1u32 << self.k) - 1) as u16
+        self.first_port
     }
     /// The owner of a port; `None` for a port that no PSID owns (a > 0 and A = 0, RFC 7597 §5.1).
     #[inline]
     pub fn psid_of(self, port: u16) -> Option<Psid> {
-        (port >= self.first_port()).then(|| self.psid_field(port))
-    }
-    /// The PSID field of a port, whatever its A.
-    #[inline]
-    pub(super) fn psid_field(self, port: u16) -> Psid {
-        Psid((u32::from(port) >> self.m()) as u16 & self.psid_mask())
+        let psid = Psid((u32::from(port) >> self.m) as u16 & self.psid_mask);
+        (port >= self.first_port).then_some(psid)
     }
     /// The ports of one PSID; `None` where the PSID has more than k bits.
     pub fn port_set(self, psid: Psid) -> Option<PortSet> {
-        (psid.0 & !self.psid_mask() == 0).then_some(PortSet { params: self, psid })
+        (psid.0 & !self.psid_mask == 0).then_some(PortSet { params: self, psid })
     }
 }
 

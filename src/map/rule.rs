@@ -13,7 +13,6 @@
 //! - o + r = 32: one IPv4 address, p = o; shared only where PSID and its length are given apart (RFC 7598 §4.5).
 //! - o + r > 32: a shared address, p = 32 - r, q = k = o - p.
 
-use super::compiled::Class;
 use super::{CompiledRule, Dmr, Ipv4Prefix, Ipv6Prefix, PortParams, PortSet, Psid};
 
 /// The leaves of a rule as an operator writes them (RFC 8676 names).
@@ -272,17 +271,7 @@ impl Rule {
 
     /// The rule as the packet path uses it.
     pub fn compile(&self) -> CompiledRule {
-        let class = Class {
-            dmr: 0,
-            explicit_psid: self.explicit_psid().unwrap_or(Psid(0)),
-            n: self.spec.rule_ipv6_prefix.prefix_len(),
-            r: self.spec.rule_ipv4_prefix.prefix_len(),
-            o: self.spec.ea_len,
-            params: self.port_params().unwrap_or(PortParams::UNSHARED),
-            forwarding: self.spec.forwarding,
-            has_inner: false,
-        };
-        CompiledRule::new(self.spec.rule_ipv6_prefix.addr(), self.spec.rule_ipv4_prefix.addr(), class)
+        CompiledRule::new(self)
     }
 }
 

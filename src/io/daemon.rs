@@ -73,6 +73,9 @@ pub fn main_of(program: Program) -> ExitCode {
         );
         return ExitCode::FAILURE;
     }
+    if config.control_socket.is_some() {
+        tracing::warn!("`control.socket` is not served yet");
+    }
     let plan = Plan::of(&config);
     let result =
         if arguments.dry_run { dry_run(&plan) } else { serve(&plan, |queue| ops::engine::build(&config, queue)) };

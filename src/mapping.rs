@@ -20,7 +20,7 @@ pub fn reason_of(unmapped: Unmapped, kind: FlowKind) -> DropReason {
 ///
 /// With `whole`, the address must be the one that the rule writes for this IPv4 address and port, octet by octet.
 /// A more specific rule that owns the IPv4 address and port wins over this one, so that nobody speaks for it.
-#[inline]
+#[inline(always)]
 pub fn owner(
     table: &RuleTable,
     id: RuleId,
@@ -42,28 +42,25 @@ pub fn owner(
     if whole && rule.compose(ipv4, psid).ipv6() != addr {
         return Err(DropReason::SourceMismatch);
     }
-    match table.by_ipv4(ipv4, port) {
-        Ok((back, _)) if back == id => Ok(ipv4),
-        _ => Err(DropReason::SourceMismatch),
-    }
+    if table.owns_ipv4(id, ipv4) { Ok(ipv4) } else { Err(DropReason::SourceMismatch) }
 }
 
 /// The IPv6 address that stands for an IPv4 address of the Internet (RFC 7599 §5.1, RFC 6052 §3.1).
-#[inline]
+#[inline(always)]
 pub fn embed(dmr: &Dmr, ipv4: Ipv4Addr) -> Result<Ipv6Addr, DropReason> {
     check_global(dmr, ipv4)?;
     Ok(dmr.embed(ipv4))
 }
 
 /// The IPv4 address inside a DMR address; `None` outside the DMR prefix.
-#[inline]
+#[inline(always)]
 pub fn extract(dmr: &Dmr, addr: Ipv6Addr) -> Result<Option<Ipv4Addr>, DropReason> {
     let Some(ipv4) = dmr.extract(addr) else { return Ok(None) };
     check_global(dmr, ipv4)?;
     Ok(Some(ipv4))
 }
 
-#[inline]
+#[inline(always)]
 fn check_global(dmr: &Dmr, ipv4: Ipv4Addr) -> Result<(), DropReason> {
     if dmr.is_well_known() && !is_global(ipv4) { Err(DropReason::AddressNotGlobal) } else { Ok(()) }
 }

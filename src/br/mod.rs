@@ -91,12 +91,12 @@ struct BrMap<'a> {
 }
 
 impl AddressMap for BrMap<'_> {
-    #[inline]
+    #[inline(always)]
     fn packet_v4_to_v6(&self, flow: &Flow<Ipv4Addr>) -> Result<Flow<Ipv6Addr>, DropReason> {
         v4_to_v6::packet(self, flow)
     }
 
-    #[inline]
+    #[inline(always)]
     fn packet_v6_to_v4(&self, flow: &Flow<Ipv6Addr>) -> Result<Flow<Ipv4Addr>, DropReason> {
         v6_to_v4::packet(self, flow)
     }

@@ -8,7 +8,7 @@ use crate::siit::{ErrorFlow, Flow, FlowKind};
 use crate::verdict::DropReason;
 
 /// Rule by destination, PSID by destination port (the identifier of an echo), source into the DMR.
-#[inline]
+#[inline(always)]
 pub(super) fn packet(map: &BrMap, flow: &Flow<Ipv4Addr>) -> Result<Flow<Ipv6Addr>, DropReason> {
     let dst = customer(map, flow.dst, flow.dst_port(), flow.kind)?;
     let src = outside(map, flow.src)?;
@@ -26,7 +26,7 @@ pub(super) fn error(map: &BrMap, error: &ErrorFlow<Ipv4Addr>) -> Result<ErrorFlo
 }
 
 /// The MAP address that owns this IPv4 address and port.
-#[inline]
+#[inline(always)]
 fn customer(map: &BrMap, ipv4: Ipv4Addr, port: Option<u16>, kind: FlowKind) -> Result<Ipv6Addr, DropReason> {
     let (id, address) = map.table.by_ipv4(ipv4, port).map_err(|unmapped| reason_of(unmapped, kind))?;
     map.rule.set(Some(id));
@@ -34,7 +34,7 @@ fn customer(map: &BrMap, ipv4: Ipv4Addr, port: Option<u16>, kind: FlowKind) -> R
 }
 
 /// An address of the Internet in the DMR of the customer's rule.
-#[inline]
+#[inline(always)]
 fn outside(map: &BrMap, ipv4: Ipv4Addr) -> Result<Ipv6Addr, DropReason> {
     let id = map.rule.get().ok_or(DropReason::NoRule)?;
     embed(map.table.dmr(id), ipv4)

@@ -9,7 +9,7 @@ use crate::siit::{ErrorFlow, Flow};
 use crate::verdict::DropReason;
 
 /// Rule by source, whole source against source port, destination out of that rule's DMR.
-#[inline]
+#[inline(always)]
 pub(super) fn packet(map: &BrMap, flow: &Flow<Ipv6Addr>) -> Result<Flow<Ipv4Addr>, DropReason> {
     let id = map.table.by_ipv6(flow.src).ok_or(DropReason::NoRule)?;
     map.rule.set(Some(id));
@@ -34,7 +34,7 @@ pub(super) fn error(map: &BrMap, error: &ErrorFlow<Ipv6Addr>) -> Result<ErrorFlo
     Ok(ErrorFlow { src: reporter, dst: told, inner: inner.between(sender, customer) })
 }
 
-#[inline]
+#[inline(always)]
 fn outside(map: &BrMap, id: RuleId, addr: Ipv6Addr) -> Result<Ipv4Addr, DropReason> {
     extract(map.table.dmr(id), addr)?.ok_or(DropReason::DestinationNotOurs)
 }

@@ -40,7 +40,7 @@ pub enum FlowKind {
 
 impl FlowKind {
     /// Whether the port fields mean something.
-    #[inline]
+    #[inline(always)]
     pub fn has_ports(self) -> bool {
         matches!(self, FlowKind::Tcp | FlowKind::Udp | FlowKind::Echo)
     }
@@ -71,19 +71,19 @@ pub struct Flow<A> {
 
 impl<A> Flow<A> {
     /// The source port, where there is one.
-    #[inline]
+    #[inline(always)]
     pub fn src_port(&self) -> Option<u16> {
         self.kind.has_ports().then_some(self.src_port)
     }
 
     /// The destination port, where there is one.
-    #[inline]
+    #[inline(always)]
     pub fn dst_port(&self) -> Option<u16> {
         self.kind.has_ports().then_some(self.dst_port)
     }
 
     /// The same flow between other addresses.
-    #[inline]
+    #[inline(always)]
     pub fn between<B>(&self, src: B, dst: B) -> Flow<B> {
         Flow { src, dst, src_port: self.src_port, dst_port: self.dst_port, kind: self.kind }
     }
@@ -144,7 +144,7 @@ impl Randomness {
     }
 
     /// The next 32 bits.
-    #[inline]
+    #[inline(always)]
     pub fn next_u32(&self) -> u32 {
         let mut x = self.0.get();
         x ^= x >> 12;
@@ -155,7 +155,7 @@ impl Randomness {
     }
 
     /// An IPv4 Identification; never 0, which some stacks take for "none".
-    #[inline]
+    #[inline(always)]
     pub fn identification(&self) -> u16 {
         ((self.next_u32() >> 16) as u16).max(1)
     }
@@ -171,21 +171,21 @@ pub struct Translator {
 }
 
 /// IPv4 addresses that may never be a source of a packet to be forwarded (RFC 1812 §5.3.7, RFC 3927 §7).
-#[inline]
+#[inline(always)]
 pub fn is_illegal_v4(a: Ipv4Addr) -> bool {
     let [first, second, ..] = a.octets();
     first == 0 || first == 127 || first >= 224 || (first == 169 && second == 254)
 }
 
 /// IPv6 addresses that may never be a source of a packet to be forwarded (RFC 4291 §2.5.2, §2.5.3, §2.7).
-#[inline]
+#[inline(always)]
 pub fn is_illegal_v6(a: Ipv6Addr) -> bool {
     let bits = u128::from(a);
     bits <= 1 || bits >> 120 == 0xff || bits >> 118 == 0x3fa
 }
 
 /// TTL or hop limit of the result. The kernel decrements it when it routes into the TUN and out of it again.
-#[inline]
+#[inline(always)]
 fn hop_limit(value: u8, t: &Translator) -> Result<u8, DropReason> {
     match (t.params.decrement_hop_limit, value) {
         (false, value) => Ok(value),

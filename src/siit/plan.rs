@@ -28,7 +28,7 @@ impl Default for Plan {
 
 impl Plan {
     /// Starts anew: nothing yet in front of `tail` octets that stay, behind `strip` octets that go.
-    #[inline]
+    #[inline(always)]
     pub(super) fn start(&mut self, strip: usize, tail: usize) {
         self.strip = strip;
         self.tail = tail;
@@ -38,7 +38,7 @@ impl Plan {
     }
 
     /// Appends a header to the new front.
-    #[inline]
+    #[inline(always)]
     pub(super) fn put_array<const N: usize>(&mut self, bytes: &[u8; N]) {
         let end = self.head_len + N;
         debug_assert!(end <= HEAD);
@@ -49,7 +49,7 @@ impl Plan {
     }
 
     /// Appends octets of any number to the new front.
-    #[inline]
+    #[inline(always)]
     pub(super) fn put(&mut self, bytes: &[u8]) {
         let end = self.head_len + bytes.len();
         debug_assert!(end <= HEAD);
@@ -60,13 +60,13 @@ impl Plan {
     }
 
     /// The new front so far.
-    #[inline]
+    #[inline(always)]
     pub(super) fn head(&self) -> &[u8] {
         &self.head[..self.head_len]
     }
 
     /// Overwrites part of the new front.
-    #[inline]
+    #[inline(always)]
     pub(super) fn patch<const N: usize>(&mut self, at: usize, bytes: [u8; N]) {
         debug_assert!(at + N <= self.head_len);
         if let Some(room) = self.head.get_mut(at..at + N) {
@@ -74,12 +74,12 @@ impl Plan {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn set_offload(&mut self, offload: Option<VnetHdr>) {
         self.offload = offload;
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn set_split(&mut self, split: Option<Split>) {
         self.split = split;
     }
@@ -95,7 +95,7 @@ impl Plan {
     }
 
     /// Carries the plan out. The first output is in `packet`, further ones are in `more`.
-    #[inline]
+    #[inline(always)]
     pub fn apply(&self, packet: &mut PacketBuf, more: &mut PacketQueue) {
         packet.truncate(self.strip + self.tail);
         packet.replace_front(self.strip, &self.head[..self.head_len]);

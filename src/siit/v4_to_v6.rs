@@ -14,7 +14,7 @@ use crate::wire::transport::Transport;
 use crate::wire::{PacketBuf, VnetHdr};
 
 /// Decides everything about one packet; changes nothing.
-#[inline]
+#[inline(always)]
 pub fn plan<M: AddressMap>(
     packet: &PacketBuf,
     view: &V4View,
@@ -58,7 +58,7 @@ pub fn plan<M: AddressMap>(
 }
 
 /// Octets of the transport header that the plan rewrites.
-#[inline]
+#[inline(always)]
 pub(super) fn copied_len(transport: &Transport) -> usize {
     match transport {
         Transport::Tcp { .. } => 20,
@@ -68,7 +68,7 @@ pub(super) fn copied_len(transport: &Transport) -> usize {
 }
 
 /// RFC 7915 §4.1: too big with DF is refused, too big without is cut.
-#[inline]
+#[inline(always)]
 fn room(view: &V4View, t: &Translator) -> Result<Option<Split>, Refusal> {
     let h = &view.header;
     let mtu = &t.params.mtu;
@@ -91,7 +91,7 @@ fn room(view: &V4View, t: &Translator) -> Result<Option<Split>, Refusal> {
 }
 
 /// The IPv6 header of the result, with a Fragment header only where the packet is a fragment.
-#[inline]
+#[inline(always)]
 pub(super) fn put_header(
     plan: &mut Plan,
     traffic_class: u8,
@@ -120,7 +120,7 @@ pub(super) fn put_header(
 }
 
 /// Ports, checksum and ICMP type: the transport header, at the end of the new front.
-#[inline]
+#[inline(always)]
 fn put_transport(
     plan: &mut Plan,
     b: &[u8],
@@ -154,7 +154,7 @@ fn put_transport(
 }
 
 /// A TCP header with the ports of `to`.
-#[inline]
+#[inline(always)]
 pub(super) fn put_tcp<A>(plan: &mut Plan, old: &[u8], to: &Flow<A>, addresses: Sum, partial: bool) {
     let Some(old) = old.first_chunk::<20>() else { return };
     let mut new = *old;
@@ -165,7 +165,7 @@ pub(super) fn put_tcp<A>(plan: &mut Plan, old: &[u8], to: &Flow<A>, addresses: S
 }
 
 /// A UDP header with the ports of `to`.
-#[inline]
+#[inline(always)]
 pub(super) fn put_udp<A>(plan: &mut Plan, old: &[u8], to: &Flow<A>, addresses: Sum, partial: bool) {
     let Some(old) = old.first_chunk::<8>() else { return };
     let mut new = *old;
@@ -177,7 +177,7 @@ pub(super) fn put_udp<A>(plan: &mut Plan, old: &[u8], to: &Flow<A>, addresses: S
 }
 
 /// An echo header of another type and identifier; `pseudo` is what the pseudo-headers add.
-#[inline]
+#[inline(always)]
 pub(super) fn put_echo(plan: &mut Plan, old: &[u8], kind: u8, id: u16, pseudo: Sum) {
     let Some(old) = old.first_chunk::<8>() else { return };
     let mut new = *old;
@@ -189,14 +189,14 @@ pub(super) fn put_echo(plan: &mut Plan, old: &[u8], kind: u8, id: u16, pseudo: S
     plan.put_array(&new);
 }
 
-#[inline]
+#[inline(always)]
 pub(super) fn put_ports<A>(new: &mut [u8], to: &Flow<A>) {
     new[0..2].copy_from_slice(&to.src_port.to_be_bytes());
     new[2..4].copy_from_slice(&to.dst_port.to_be_bytes());
 }
 
 /// A TCP or UDP checksum by difference. A partial one holds the pseudo-header alone, which has no ports.
-#[inline]
+#[inline(always)]
 pub(super) fn checksum<A>(old: &[u8], field: u16, to: &Flow<A>, addresses: Sum, partial: bool) -> u16 {
     if partial {
         return adjust_partial(field, addresses);

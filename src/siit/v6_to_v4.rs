@@ -18,7 +18,7 @@ const DF_CLEAR_MAX: usize = 1260;
 const IPV6_LEAST: usize = 1280;
 
 /// Decides everything about one packet; changes nothing.
-#[inline]
+#[inline(always)]
 pub fn plan<M: AddressMap>(
     packet: &PacketBuf,
     view: &V6View,
@@ -65,7 +65,7 @@ pub fn plan<M: AddressMap>(
 }
 
 /// RFC 7915 §1.4, §5.1.1: too big is refused, unless no IPv6 link has to carry so little.
-#[inline]
+#[inline(always)]
 fn room(view: &V6View, t: &Translator) -> Result<Option<Split>, Refusal> {
     let h = &view.header;
     let total = h.payload_len() + 20;
@@ -94,7 +94,7 @@ pub(super) struct Ident {
 
 impl Ident {
     /// The two columns of RFC 7915 §5.1 and §5.1.1.
-    #[inline]
+    #[inline(always)]
     pub(super) fn of(view: &V6View, t: &Translator) -> Ident {
         match view.header.fragment {
             Some(f) => {
@@ -116,7 +116,7 @@ impl Ident {
 }
 
 /// The IPv4 header of the result, with its checksum.
-#[inline]
+#[inline(always)]
 pub(super) fn put_header(
     plan: &mut Plan,
     tos: u8,
@@ -136,13 +136,13 @@ pub(super) fn put_header(
     head[9] = if number == protocol::ICMPV6 { protocol::ICMP } else { number };
     head[12..16].copy_from_slice(&to.src.octets());
     head[16..20].copy_from_slice(&to.dst.octets());
-    let sum = Sum::of(&head).checksum();
+    let sum = Sum::of_array(&head).checksum();
     head[10..12].copy_from_slice(&sum.to_be_bytes());
     plan.put_array(&head);
 }
 
 /// Ports, checksum and ICMP type: the transport header, at the end of the new front.
-#[inline]
+#[inline(always)]
 fn put_transport(plan: &mut Plan, b: &[u8], view: &V6View, to: &Flow<Ipv4Addr>) {
     let h = &view.header;
     let old = &b[h.header_len..];

@@ -54,7 +54,7 @@ pub struct V6View {
 
 impl V4View {
     /// Reads a packet to be translated.
-    #[inline]
+    #[inline(always)]
     pub fn parse(packet: &PacketBuf) -> Result<V4View, DropReason> {
         let b = packet.bytes();
         let header = Ipv4Header::parse(b, Extent::Whole)?;
@@ -74,13 +74,13 @@ impl V4View {
     }
 
     /// Who talks to whom.
-    #[inline]
+    #[inline(always)]
     pub fn flow(&self) -> Flow<Ipv4Addr> {
         flow(self.header.src, self.header.dst, &self.transport, self.header.protocol)
     }
 
     /// Octets of the largest packet on the wire: one segment of a superpacket.
-    #[inline]
+    #[inline(always)]
     pub fn wire_len(&self) -> usize {
         wire_len(self.header.header_len, self.header.total_len, &self.transport, self.offload)
     }
@@ -88,7 +88,7 @@ impl V4View {
 
 impl V6View {
     /// Reads a packet to be translated.
-    #[inline]
+    #[inline(always)]
     pub fn parse(packet: &PacketBuf) -> Result<V6View, DropReason> {
         let b = packet.bytes();
         let header = Ipv6Header::parse(b, Extent::Whole)?;
@@ -109,25 +109,25 @@ impl V6View {
     }
 
     /// Who talks to whom.
-    #[inline]
+    #[inline(always)]
     pub fn flow(&self) -> Flow<Ipv6Addr> {
         flow(self.header.src, self.header.dst, &self.transport, self.header.protocol)
     }
 
     /// Octets of the largest packet on the wire: one segment of a superpacket.
-    #[inline]
+    #[inline(always)]
     pub fn wire_len(&self) -> usize {
         wire_len(self.header.header_len, self.header.total_len, &self.transport, self.offload)
     }
 
     /// The Fragment header of a packet that really is a fragment.
-    #[inline]
+    #[inline(always)]
     pub fn real_fragment(&self) -> Option<Fragment> {
         self.header.fragment.filter(|f| !f.is_atomic())
     }
 }
 
-#[inline]
+#[inline(always)]
 fn transport_v4(b: &[u8], h: &Ipv4Header, extent: Extent) -> Result<Transport, DropReason> {
     if matches!(h.protocol, protocol::ICMPV6 | protocol::FRAGMENT | protocol::ROUTING | protocol::DESTINATION_OPTIONS)
         || h.protocol == protocol::HOP_BY_HOP
@@ -138,7 +138,7 @@ fn transport_v4(b: &[u8], h: &Ipv4Header, extent: Extent) -> Result<Transport, D
     behind(Family::V4, h.protocol, b, h.header_len, h.total_len, h.fragment(), extent)
 }
 
-#[inline]
+#[inline(always)]
 fn transport_v6(b: &[u8], h: &Ipv6Header, extent: Extent) -> Result<Transport, DropReason> {
     if matches!(h.protocol, protocol::ICMP | protocol::IGMP) {
         return Err(DropReason::ProtocolIllegal);
@@ -147,7 +147,7 @@ fn transport_v6(b: &[u8], h: &Ipv6Header, extent: Extent) -> Result<Transport, D
     behind(Family::V6, h.protocol, b, h.header_len, h.total_len, fragment, extent)
 }
 
-#[inline]
+#[inline(always)]
 fn behind(
     family: Family,
     number: u8,
@@ -176,7 +176,7 @@ fn behind(
     }
 }
 
-#[inline]
+#[inline(always)]
 fn flow<A>(src: A, dst: A, transport: &Transport, number: u8) -> Flow<A> {
     let (src_port, dst_port, kind) = match *transport {
         Transport::Tcp { src, dst, .. } => (src, dst, FlowKind::Tcp),
@@ -196,7 +196,7 @@ fn transport_header_len(transport: &Transport) -> Option<usize> {
     }
 }
 
-#[inline]
+#[inline(always)]
 fn wire_len(header_len: usize, total_len: usize, transport: &Transport, offload: Option<VnetHdr>) -> usize {
     match (offload, transport_header_len(transport)) {
         (Some(o), Some(l4)) if o.is_gso() => total_len.min(header_len + l4 + usize::from(o.gso_size)),
@@ -205,7 +205,7 @@ fn wire_len(header_len: usize, total_len: usize, transport: &Transport, offload:
 }
 
 /// A device may lie or be confused; what its request says must be what the packet is.
-#[inline]
+#[inline(always)]
 fn check_offload(
     offload: Option<VnetHdr>,
     header_len: usize,
@@ -229,7 +229,7 @@ fn check_offload(
 }
 
 /// The source-route check of RFC 7915 §4.1.
-#[inline]
+#[inline(always)]
 pub(super) fn has_source_route(b: &[u8], header: &Ipv4Header) -> bool {
     header.header_len > 20 && ip::has_unexpired_source_route(&b[20..header.header_len])
 }

@@ -116,19 +116,19 @@ impl PacketBuf {
     }
 
     /// The packet.
-    #[inline]
+    #[inline(always)]
     pub fn bytes(&self) -> &[u8] {
         &self.storage[self.start..self.end]
     }
 
     /// The packet, to be changed in place.
-    #[inline]
+    #[inline(always)]
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         &mut self.storage[self.start..self.end]
     }
 
     /// Octets in the packet.
-    #[inline]
+    #[inline(always)]
     pub fn len(&self) -> usize {
         self.end - self.start
     }
@@ -139,20 +139,20 @@ impl PacketBuf {
     }
 
     /// The offload request; `None` where the packet is complete as it stands.
-    #[inline]
+    #[inline(always)]
     pub fn offload(&self) -> Option<VnetHdr> {
         self.offload
     }
 
     /// Sets or clears the offload request.
-    #[inline]
+    #[inline(always)]
     pub fn set_offload(&mut self, offload: Option<VnetHdr>) {
         self.offload = offload.filter(|o| !o.is_plain());
     }
 
     /// Replaces the first `strip` octets by `head`. The caller's plan has seen that both fit; a plan that
     /// lies leaves the packet as it is.
-    #[inline]
+    #[inline(always)]
     pub fn replace_front(&mut self, strip: usize, head: &[u8]) {
         debug_assert!(strip <= self.len() && head.len() <= self.start + strip);
         if strip > self.len() || head.len() > self.start + strip {

@@ -4,7 +4,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// A one's complement sum of big-endian 16-bit words, not yet folded.
 ///
-/// Wider words may be added as they are: 2^16 is 1 modulo 0xffff.
+/// It is kept modulo 2^64 - 1, of which 0xffff is a divisor: wider words may be added as they are, and the
+/// complement of a word takes it away.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sum(u64);
 
@@ -13,70 +14,86 @@ impl Sum {
     pub const ZERO: Sum = Sum(0);
 
     /// The sum of `bytes`, an odd last one padded with a zero octet.
+    #[inline]
     pub fn of(bytes: &[u8]) -> Sum {
         let mut sum = 0u64;
-        let mut words = bytes.chunks_exact(4);
-        for w in &mut words {
-            sum += u64::from(u32::from_be_bytes([w[0], w[1], w[2], w[3]]));
+        let (words, rest) = bytes.as_chunks::<4>();
+        for word in words {
+            sum += u64::from(u32::from_be_bytes(*word));
         }
-        let mut tail = [0; 4];
-        let rest = words.remainder();
-        tail[..rest.len()].copy_from_slice(rest);
-        Sum(sum + u64::from(u32::from_be_bytes(tail)))
+        if !rest.is_empty() {
+            let mut tail = [0; 4];
+            tail[..rest.len()].copy_from_slice(rest);
+            sum += u64::from(u32::from_be_bytes(tail));
+        }
+        Sum(sum)
+    }
+
+    /// The sum of as many octets as the compiler knows of: a header.
+    #[inline(always)]
+    pub fn of_array<const N: usize>(bytes: &[u8; N]) -> Sum {
+        const { assert!(N.is_multiple_of(4)) };
+        let mut sum = 0u64;
+        let (words, _) = bytes.as_chunks::<4>();
+        for word in words {
+            sum += u64::from(u32::from_be_bytes(*word));
+        }
+        Sum(sum)
+    }
+
+    #[inline(always)]
+    fn add(self, word: u64) -> Sum {
+        let (sum, carry) = self.0.overflowing_add(word);
+        Sum(sum + u64::from(carry))
     }
 
     /// Adds another sum. Both parts must begin at an even offset of the message.
-    #[inline]
+    #[inline(always)]
     pub fn plus(self, other: Sum) -> Sum {
-        Sum(self.0 + other.0)
+        self.add(other.0)
     }
 
     /// Takes another sum away.
-    #[inline]
+    #[inline(always)]
     pub fn minus(self, other: Sum) -> Sum {
-        Sum(self.0 + u64::from(!other.fold()))
+        self.add(!other.0)
     }
 
     /// Adds a 16-bit word.
-    #[inline]
+    #[inline(always)]
     pub fn word(self, word: u16) -> Sum {
-        Sum(self.0 + u64::from(word))
+        self.add(u64::from(word))
     }
 
     /// Adds a 32-bit word.
-    #[inline]
+    #[inline(always)]
     pub fn long(self, long: u32) -> Sum {
-        Sum(self.0 + u64::from(long))
+        self.add(u64::from(long))
     }
 
     /// Adds two IPv4 addresses.
-    #[inline]
+    #[inline(always)]
     pub fn ipv4(self, src: Ipv4Addr, dst: Ipv4Addr) -> Sum {
-        self.long(u32::from(src)).long(u32::from(dst))
+        self.add(u64::from(u32::from(src)) + u64::from(u32::from(dst)))
     }
 
     /// Adds two IPv6 addresses.
-    #[inline]
+    #[inline(always)]
     pub fn ipv6(self, src: Ipv6Addr, dst: Ipv6Addr) -> Sum {
-        let half = |a: u128| (a >> 64) as u64;
-        let split = |x: u64| (x >> 32) + (x & 0xffff_ffff);
-        let (s, d) = (u128::from(src), u128::from(dst));
-        Sum(self.0 + split(half(s)) + split(s as u64) + split(half(d)) + split(d as u64))
+        let (src, dst) = (u128::from(src), u128::from(dst));
+        self.add((src >> 64) as u64).add(src as u64).add((dst >> 64) as u64).add(dst as u64)
     }
 
-    /// The 16-bit sum.
-    #[inline]
+    /// The 16-bit sum; 0 only where every word was 0.
+    #[inline(always)]
     pub fn fold(self) -> u16 {
-        let mut s = (self.0 >> 32) + (self.0 & 0xffff_ffff);
-        s = (s >> 32) + (s & 0xffff_ffff);
-        s = (s >> 16) + (s & 0xffff);
-        s = (s >> 16) + (s & 0xffff);
-        s = (s >> 16) + (s & 0xffff);
-        s as u16
+        // The upper half of x + (x with its halves exchanged) is the sum of both, its carry brought round.
+        let long = (self.0.wrapping_add(self.0.rotate_left(32)) >> 32) as u32;
+        (long.wrapping_add(long.rotate_left(16)) >> 16) as u16
     }
 
     /// The checksum field that makes a message with this sum valid.
-    #[inline]
+    #[inline(always)]
     pub fn checksum(self) -> u16 {
         !self.fold()
     }
@@ -88,31 +105,31 @@ impl Sum {
 }
 
 /// A checksum field after the covered words changed by `delta` (RFC 1624 eq. 3).
-#[inline]
+#[inline(always)]
 pub fn adjust(checksum: u16, delta: Sum) -> u16 {
     Sum::ZERO.word(!checksum).plus(delta).checksum()
 }
 
 /// A partial checksum field (a folded pseudo-header sum, not complemented) after `delta`.
-#[inline]
+#[inline(always)]
 pub fn adjust_partial(field: u16, delta: Sum) -> u16 {
     Sum::ZERO.word(field).plus(delta).fold()
 }
 
 /// A UDP checksum that came out as zero is sent as 0xffff (RFC 768, RFC 8200 §8.1).
-#[inline]
+#[inline(always)]
 pub fn udp_nonzero(checksum: u16) -> u16 {
     if checksum == 0 { 0xffff } else { checksum }
 }
 
 /// The pseudo-header of an IPv6 upper-layer packet (RFC 8200 §8.1).
-#[inline]
+#[inline(always)]
 pub fn pseudo_v6(src: Ipv6Addr, dst: Ipv6Addr, len: usize, protocol: u8) -> Sum {
     Sum::ZERO.ipv6(src, dst).long(len as u32).word(u16::from(protocol))
 }
 
 /// The pseudo-header of a TCP or UDP packet over IPv4 (RFC 768, RFC 9293 §3.1).
-#[inline]
+#[inline(always)]
 pub fn pseudo_v4(src: Ipv4Addr, dst: Ipv4Addr, len: usize, protocol: u8) -> Sum {
     Sum::ZERO.ipv4(src, dst).long(len as u32).word(u16::from(protocol))
 }

@@ -100,7 +100,7 @@ pub struct Ipv4Header {
 }
 
 /// A 16-bit word at `at`; the caller has checked the length.
-#[inline]
+#[inline(always)]
 pub fn be16(b: &[u8], at: usize) -> u16 {
     u16::from_be_bytes([b[at], b[at + 1]])
 }
@@ -110,12 +110,12 @@ fn too_short(b: &[u8], version: u8) -> WireError {
     if b.first().is_some_and(|first| first >> 4 != version) { WireError::Version } else { WireError::Truncated }
 }
 
-#[inline]
+#[inline(always)]
 fn be32(b: &[u8], at: usize) -> u32 {
     u32::from_be_bytes([b[at], b[at + 1], b[at + 2], b[at + 3]])
 }
 
-#[inline]
+#[inline(always)]
 fn address6(b: &[u8], at: usize) -> Ipv6Addr {
     let mut octets = [0; 16];
     octets.copy_from_slice(&b[at..at + 16]);
@@ -124,7 +124,7 @@ fn address6(b: &[u8], at: usize) -> Ipv6Addr {
 
 impl Ipv4Header {
     /// Reads and checks a header.
-    #[inline]
+    #[inline(always)]
     pub fn parse(b: &[u8], extent: Extent) -> Result<Ipv4Header, WireError> {
         let Some(fixed) = b.first_chunk::<20>() else { return Err(too_short(b, 4)) };
         if fixed[0] >> 4 != 4 {
@@ -142,7 +142,7 @@ impl Ipv4Header {
             if b.len() < total_len {
                 return Err(WireError::Truncated);
             }
-            let sum = if header_len == 20 { Sum::of(fixed) } else { Sum::of(&b[..header_len]) };
+            let sum = if header_len == 20 { Sum::of_array(fixed) } else { Sum::of(&b[..header_len]) };
             if !sum.is_valid() {
                 return Err(WireError::HeaderChecksum);
             }
@@ -166,13 +166,13 @@ impl Ipv4Header {
     }
 
     /// Octets behind the header.
-    #[inline]
+    #[inline(always)]
     pub fn payload_len(&self) -> usize {
         self.total_len - self.header_len
     }
 
     /// The place in a fragmented packet; `None` for a whole one.
-    #[inline]
+    #[inline(always)]
     pub fn fragment(&self) -> Option<Fragment> {
         (self.mf || self.offset != 0).then_some(Fragment { id: u32::from(self.id), offset: self.offset, more: self.mf })
     }
@@ -226,7 +226,7 @@ pub struct Ipv6Header {
 
 impl Ipv6Header {
     /// Reads the header and walks the extension headers.
-    #[inline]
+    #[inline(always)]
     pub fn parse(b: &[u8], extent: Extent) -> Result<Ipv6Header, WireError> {
         let Some(fixed) = b.first_chunk::<40>() else { return Err(too_short(b, 6)) };
         if fixed[0] >> 4 != 6 {
@@ -292,13 +292,13 @@ impl Ipv6Header {
     }
 
     /// Octets behind the headers that are skipped.
-    #[inline]
+    #[inline(always)]
     pub fn payload_len(&self) -> usize {
         self.total_len - self.header_len
     }
 }
 
-#[inline]
+#[inline(always)]
 fn is_extension(next: u8) -> bool {
     matches!(next, protocol::HOP_BY_HOP | protocol::ROUTING | protocol::DESTINATION_OPTIONS)
 }

@@ -73,7 +73,7 @@ pub enum Family {
 impl Transport {
     /// Reads the header at the start of `b`, which holds what is there of `len` announced octets.
     /// `last` says that no fragment follows, so that lengths must agree.
-    #[inline]
+    #[inline(always)]
     pub fn parse(
         family: Family,
         number: u8,

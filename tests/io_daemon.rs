@@ -383,7 +383,9 @@ ip -6 route add 2001:db8:ffff::/64 dev mapt-br proto 182 metric 1024
             lines(&text).into_iter().filter(|line| !line.starts_with("multicast ff00::/8")).collect::<Vec<_>>()
         };
         let by_hand = Namespace::router();
-        let script = dry_run(program, file);
+        // sysctl(8) in one line: procps is not everywhere.
+        let sysctl = r#"sysctl() { echo "${2#*=}" > "/proc/sys/$(echo "${2%%=*}" | tr ./ /.)"; }"#;
+        let script = format!("{sysctl}\n{}", dry_run(program, file));
         let output = by_hand.run(|| Command::new("sh").args(["-e", "-c", &script]).output().unwrap());
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let namespace = Namespace::router();

@@ -67,7 +67,7 @@ pub(super) fn copied_len(transport: &Transport) -> usize {
     }
 }
 
-/// RFC 7915 §4.1: too big with DF is refused, too big without is cut.
+/// RFC 7915 §4.1: too big with DF is refused, too big without is cut, unless it is an echo.
 #[inline(always)]
 fn room(view: &V4View, t: &Translator) -> Result<Option<Split>, Refusal> {
     let h = &view.header;
@@ -85,6 +85,10 @@ fn room(view: &V4View, t: &Translator) -> Result<Option<Split>, Refusal> {
     let result = len - h.header_len as u32 + 20 + growth;
     if result <= max {
         return Ok(None);
+    }
+    // Nobody translates fragmented ICMP (RFC 7915 §1.2): cut here, an echo would be lost at the next translator.
+    if let Transport::Echo { .. } = view.transport {
+        return if result <= mtu.ipv6 { Ok(None) } else { Err(DropReason::FragmentedIcmp.into()) };
     }
     let place = fragment.unwrap_or(Fragment { id: u32::from(h.id), offset: 0, more: false });
     Ok(Some(Split { max: max as usize, place }))

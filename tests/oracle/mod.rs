@@ -695,6 +695,11 @@ impl Oracle {
         if p.df || whole.total() <= most {
             return Ok(vec![whole.write()]);
         }
+        // RFC 7915 §1.2: fragmented ICMP is not translated, so our own reading is not to make any.
+        if is_echo {
+            let fits = whole.total() <= self.settings.mtu6;
+            return if fits { Ok(vec![whole.write()]) } else { Err(Faults::from([DropReason::FragmentedIcmp])) };
+        }
         let place = fragment.unwrap_or(Piece { id: u32::from(p.id), offset: 0, more: false });
         let pieces = cut(&whole.payload, most - 48, place);
         let piece = |(piece, payload): (Piece, Vec<u8>)| {

@@ -262,7 +262,7 @@ fn run(steps: &[Step], seed: u64) -> Result<(), TestCaseError> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
     fn it_behaves_as_the_model(steps in prop::collection::vec(step(), 1..400), seed: u64) {
         run(&steps, seed)?;

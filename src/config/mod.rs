@@ -85,7 +85,7 @@ enum Kind {
 }
 
 fn load(text: &str, file: &Path, loader: Loader<'_>, kind: Kind) -> Result<Loaded<Document>, Findings> {
-    let name = file.to_string_lossy();
+    let name = file.to_string_lossy().replace(char::is_control, "?");
     let mut r = error::Reporter::new(&name, text);
     let mut elsewhere = Findings::default();
     let document =
@@ -98,7 +98,9 @@ fn load(text: &str, file: &Path, loader: Loader<'_>, kind: Kind) -> Result<Loade
             let directory = file.parent().unwrap_or(Path::new(""));
             let mut rules_file = |rules: &str| {
                 let path = directory.join(rules);
-                let text = loader(&path).map_err(|e| format!("cannot read `{}`: {e}", path.display()))?;
+                let text = loader(&path).map_err(|e| {
+                    format!("cannot read `{}`: {e}", path.to_string_lossy().replace(char::is_control, "?"))
+                })?;
                 Ok(RuleSet::load(&text, &path))
             };
             let config = daemon::daemon(slot, directory, &mut rules_file, &mut elsewhere, &mut r)?;

@@ -1,0 +1,285 @@
+//! Random packets through the engines of both roles.
+//!
+//! The input: an octet that chooses the engine, then steps of one octet (what), two (how long) and the step's data:
+//! ```text
+//! what & 3   0 the data is a packet          1 the answer to the last output, the data over its payload
+//!            2 an ICMP error about the last output: type, code, four octets
+//!            3 time passes: two octets of seconds
+//! what & 4   ten octets of virtio header stand before the data
+//! what & 8   lengths and checksums are mended, so that a change of the data reaches beyond the first check
+//! what & 16  two octets before the data say how many octets of zero follow the packet
+//! ```
+
+use std::time::Duration;
+
+use mapt::br::{Br, BrParams};
+use mapt::ce::{Ce, CeParams};
+use mapt::engine::{Engine, TransmitKind};
+use mapt::map::{Dmr, EndUserPrefix, Provisioning, Rule, RuleSpec, RuleTable};
+use mapt::reply::{IcmpParams, Originate};
+use mapt::siit::{Mtu, TranslationParams};
+use mapt::stats::Snapshot;
+use mapt::verdict::Verdict;
+use mapt::wire::buf::MAX_PACKET;
+use mapt::wire::{PacketBuf, VnetHdr};
+
+use super::oracle::{self, Ip, Packet};
+
+/// More steps than this only make an input slow.
+const STEPS: usize = 64;
+
+fn rule(v6: &str, v4: &str, ea_len: u8) -> RuleSpec {
+    RuleSpec {
+        name: v6.into(),
+        rule_ipv6_prefix: v6.parse().expect("ours"),
+        rule_ipv4_prefix: v4.parse().expect("ours"),
+        ea_len,
+        psid_offset: 6,
+        psid_len: None,
+        psid: None,
+        forwarding: true,
+        dmr_ipv6_prefix: None,
+    }
+}
+
+fn provisioning(rules: Vec<RuleSpec>, dmr: &str, end_user: Option<&str>) -> Provisioning {
+    let rules = rules.into_iter().map(|spec| Rule::new(spec).expect("ours")).collect();
+    let dmr = Dmr::new(dmr.parse().expect("ours")).expect("ours");
+    Provisioning {
+        version: 1,
+        date: None,
+        table: RuleTable::new(rules, Some(dmr)).expect("ours").into(),
+        end_user_prefix: end_user.map(|p| EndUserPrefix(p.parse().expect("ours"))),
+    }
+}
+
+/// RFC 7597 Appendix A, and rules of every other kind beside it.
+fn rules() -> Vec<RuleSpec> {
+    let one =
+        |v6: &str, v4: &str, psid| RuleSpec { psid_offset: 4, psid_len: Some(8), psid: Some(psid), ..rule(v6, v4, 0) };
+    vec![
+        rule("2001:db8::/40", "192.0.2.0/24", 16),
+        rule("2001:db8:4000::/40", "198.51.100.0/24", 8),
+        RuleSpec { psid_offset: 0, ..rule("2001:db8:5000::/40", "198.51.101.0/24", 12) },
+        rule("2001:db8:6000::/48", "203.0.113.0/29", 0),
+        one("2001:db8:7000::/56", "203.0.113.64/32", 0x21),
+        one("2001:db8:7000:100::/56", "203.0.113.64/32", 0x22),
+        RuleSpec {
+            dmr_ipv6_prefix: Some(Dmr::new("2001:db8:fffe::/96".parse().expect("ours")).expect("ours")),
+            ..rule("2001:db8:8000::/64", "203.0.113.128/25", 15)
+        },
+    ]
+}
+
+fn params(choice: u8) -> (TranslationParams, IcmpParams) {
+    let small = Mtu { ipv6: 1280, ipv4: 576, lowest_ipv6: 1280 };
+    let translation = TranslationParams {
+        mtu: if choice & 1 == 0 { Mtu::default() } else { small },
+        decrement_hop_limit: choice & 2 != 0,
+        ..TranslationParams::default()
+    };
+    let icmp = IcmpParams {
+        rfc6791_pool: if choice & 2 == 0 {
+            vec![[192, 0, 0, 8].into()]
+        } else {
+            vec![[203, 0, 113, 200].into(), [203, 0, 113, 201].into()]
+        },
+        originate: Originate::On,
+        ..IcmpParams::default()
+    };
+    (translation, icmp)
+}
+
+/// A BR with rules of every kind.
+pub fn br(data: &[u8]) {
+    let Some((&choice, steps)) = data.split_first() else { return };
+    let (translation, icmp) = params(choice);
+    let dmr = if choice & 4 == 0 { "2001:db8:ffff::/64" } else { "64:ff9b::/96" };
+    let icmp = IcmpParams { ipv6_source: (choice & 4 != 0).then(|| "2001:db8:ffff::1".parse().expect("ours")), ..icmp };
+    let params = BrParams { translation, icmp, check_interface_id: true, seed: 7 };
+    let mut run = Run::new(Box::new(Br::new(&provisioning(rules(), dmr, None), &params)), translation.mtu);
+    run.steps(steps, |input, output| {
+        // RFC 7599 §8.3: nobody speaks with an address or a port that is not his. Appendix A's rule, by hand.
+        let (ip, out) = (Ip::quoted(&input.bytes).expect("forwarded"), Ip::quoted(&output.bytes).expect("an output"));
+        if let (true, false, [192, 0, 2, host], Some(port)) = (ip.v6, ip.is_icmp_error(), out.src, out.port(true)) {
+            let psid = (port >> 2) as u8;
+            let map = [0x20, 1, 0x0d, 0xb8, 0, *host, psid, 0, 0, 0, 192, 0, 2, *host, 0, psid];
+            assert!(port >= 1024);
+            assert_eq!(ip.src, map, "{port} of 192.0.2.{host}");
+        }
+    });
+}
+
+/// A CE: with shared address, whole address, prefix, or none.
+pub fn ce(data: &[u8]) {
+    let Some((&choice, steps)) = data.split_first() else { return };
+    let (translation, icmp) = params(choice);
+    let (end_user, napt) = match choice >> 2 & 7 {
+        0..=2 => (Some("2001:db8:12:3400::/56"), true),
+        3 => (Some("2001:db8:4012::/48"), false),
+        4 => (Some("2001:db8:5012:3000::/52"), true),
+        5 => (Some("2001:db8:6000::/48"), false),
+        6 => (Some("2001:db8:7000::/56"), true),
+        _ => (None, true),
+    };
+    let timers = Default::default();
+    let params = CeParams { translation, icmp, check_interface_id: true, napt, timers, seed: 7 };
+    let rules = rules().into_iter().map(|rule| RuleSpec { forwarding: choice & 0x80 == 0, ..rule }).collect();
+    let engine = Ce::new(&provisioning(rules, "2001:db8:ffff::/64", end_user), &params);
+    let mut run = Run::new(Box::new(engine), translation.mtu);
+    run.steps(steps, |_, output| {
+        // RFC 7599 §8.1: the source is the MAP address, the port one of the 252.
+        let out = Ip::quoted(&output.bytes).expect("an output");
+        if let (true, 0..=2) = (out.v6, choice >> 2 & 7) {
+            assert_eq!(out.src, [0x20, 1, 0x0d, 0xb8, 0, 0x12, 0x34, 0, 0, 0, 192, 0, 2, 0x12, 0, 0x34]);
+            assert!(out.port(true).is_none_or(|port| port >= 1024 && (port >> 2) as u8 == 0x34));
+            let later = out.fragment.is_some_and(|(_, offset, _)| offset > 0);
+            assert!(out.port(true).is_some() || out.is_icmp_error() || later, "nothing without a port: {output:02x?}");
+        }
+    });
+}
+
+struct Run {
+    engine: Box<dyn Engine>,
+    mtu: Mtu,
+    now: Duration,
+    last: Option<Packet>,
+    before: Snapshot,
+}
+
+impl Run {
+    fn new(engine: Box<dyn Engine>, mtu: Mtu) -> Run {
+        Run { engine, mtu, now: Duration::from_secs(1000), last: None, before: Snapshot::default() }
+    }
+
+    fn steps(&mut self, mut data: &[u8], check: impl Fn(&Packet, &Packet)) {
+        for _ in 0..STEPS {
+            let Some((&[what, high, low], rest)) = data.split_first_chunk::<3>() else { return };
+            let len = usize::from(u16::from_be_bytes([high, low])).min(rest.len());
+            let (step, rest) = rest.split_at(len);
+            data = rest;
+            if what & 3 == 3 {
+                let seconds = step.first_chunk().map_or(0, |b| u16::from_be_bytes(*b));
+                self.now += Duration::from_secs(u64::from(seconds));
+                self.engine.handle_timeout(self.now);
+                continue;
+            }
+            if let Some(packet) = self.packet(what, step) {
+                self.feed(packet, &check);
+            }
+        }
+    }
+
+    fn packet(&self, what: u8, mut step: &[u8]) -> Option<Packet> {
+        let mut offload = None;
+        if what & 4 != 0 {
+            let (header, rest) = step.split_first_chunk::<10>()?;
+            // As the device writes it, which is in the host's order; the corpus is little-endian.
+            offload = Some(VnetHdr::from_bytes(header)).filter(|o| !o.is_plain());
+            step = rest;
+        }
+        let mut zeros = 0;
+        if what & 16 != 0 {
+            let (count, rest) = step.split_first_chunk::<2>()?;
+            zeros = usize::from(u16::from_be_bytes(*count));
+            step = rest;
+        }
+        let mut packet = match what & 3 {
+            0 => Packet { bytes: step.to_vec(), offload },
+            1 => {
+                let mut packet = oracle::answer(self.last.as_ref()?);
+                packet.offload = offload.or(packet.offload);
+                let over = step.len().min(packet.bytes.len());
+                let from = packet.bytes.len() - over;
+                packet.bytes[from..].copy_from_slice(&step[..over]);
+                packet
+            }
+            _ => {
+                let (head, _) = step.split_first_chunk::<6>()?;
+                oracle::error(self.last.as_ref()?, head[0], head[1], [head[2], head[3], head[4], head[5]])
+            }
+        };
+        packet.bytes.resize((packet.bytes.len() + zeros).min(MAX_PACKET), 0);
+        if what & 8 != 0 {
+            oracle::mend(&mut packet);
+        }
+        Some(packet)
+    }
+
+    /// One packet, and everything that must hold whatever it was.
+    fn feed(&mut self, input: Packet, check: &impl Fn(&Packet, &Packet)) {
+        let mut buffer = PacketBuf::from_slice(&input.bytes);
+        buffer.set_offload(input.offload);
+        let verdict = self.engine.handle(&mut buffer, self.now);
+        let mut outputs = Vec::new();
+        let mut reply = None;
+        let taken = |packet: &PacketBuf| Packet { bytes: packet.bytes().to_vec(), offload: packet.offload() };
+        if verdict == Verdict::Forward {
+            outputs.push(taken(&buffer));
+        } else if let Verdict::Drop { .. } = verdict {
+            assert_eq!(buffer.bytes(), input.bytes, "a dropped packet is what it was");
+            assert_eq!(buffer.offload(), input.offload);
+        }
+        while let Some((kind, packet)) = self.engine.poll_transmit() {
+            match kind {
+                TransmitKind::Packet => outputs.push(taken(packet)),
+                TransmitKind::Reply => assert!(reply.replace(taken(packet)).is_none(), "one answer"),
+            }
+        }
+        self.count(verdict, &input, &outputs);
+        assert_eq!(reply.is_some(), matches!(verdict, Verdict::Drop { reply: true, .. }));
+        if let Some(reply) = &reply {
+            self.check_reply(&input, reply);
+        }
+        if verdict != Verdict::Forward {
+            assert!(outputs.is_empty(), "{verdict:?}");
+            return;
+        }
+        oracle::check_forwarded(&input, &outputs);
+        for output in &outputs {
+            assert!(output.bytes.len() <= MAX_PACKET);
+            let mtu = if output.bytes[0] >> 4 == 6 { self.mtu.ipv6 } else { self.mtu.ipv4 };
+            assert!(output.is_gso() || output.bytes.len() <= mtu as usize, "{} octets", output.bytes.len());
+            check(&input, output);
+        }
+        self.last = outputs.pop();
+    }
+
+    /// One more received, one more of what became of it.
+    fn count(&mut self, verdict: Verdict, input: &Packet, outputs: &[Packet]) {
+        let now = self.engine.counters().snapshot();
+        let direction = usize::from(input.bytes.first().is_some_and(|b| b >> 4 == 6));
+        for (d, (now, before)) in now.directions.iter().zip(&self.before.directions).enumerate() {
+            assert!(now.is_balanced());
+            let one = u64::from(d == direction);
+            assert_eq!(now.received.packets, before.received.packets + one);
+            assert_eq!(now.received.octets, before.received.octets + one * input.bytes.len() as u64);
+            let forwarded = one * u64::from(verdict == Verdict::Forward);
+            assert_eq!(now.forwarded.packets, before.forwarded.packets + forwarded);
+            let octets: usize = outputs.iter().map(|output| output.bytes.len()).sum();
+            assert_eq!(now.forwarded.octets, before.forwarded.octets + forwarded * octets as u64);
+            if let (true, Verdict::Drop { reason, .. }) = (d == direction, verdict) {
+                assert_eq!(now.dropped[reason as usize].packets, before.dropped[reason as usize].packets + 1);
+            }
+        }
+        self.before = now;
+    }
+
+    /// RFC 1812 §4.3.2, RFC 4443 §2.4: well-formed, in the family of its cause, to its sender, not about an error.
+    fn check_reply(&self, input: &Packet, reply: &Packet) {
+        let cause = Ip::whole(&input.bytes).expect("only packets are answered");
+        let ip = Ip::whole(&reply.bytes).unwrap_or_else(|| panic!("an answer that is no packet: {reply:02x?}"));
+        assert_eq!((ip.total_len, reply.offload), (reply.bytes.len(), None));
+        assert_eq!((ip.v6, ip.dst), (cause.v6, cause.src));
+        assert!(ip.is_icmp_error() && ip.transport_is_valid(ip.payload, false) == Some(true), "{reply:02x?}");
+        assert!(!cause.is_icmp_error());
+        assert!(cause.fragment.is_none_or(|(_, offset, _)| cause.v6 || offset == 0));
+        assert!(reply.bytes.len() <= if ip.v6 { 1280 } else { 576 });
+        let quoted = &ip.payload[8..];
+        if input.offload.is_none() {
+            assert!(input.bytes.starts_with(quoted), "it quotes its cause as it came");
+        }
+        let least = if ip.v6 { 1232 } else { 548 };
+        assert!(input.is_gso() || quoted.len() == cause.total_len.min(least), "{}", quoted.len());
+    }
+}

@@ -1,0 +1,12 @@
+//! What a fuzz target does with its input, and what must hold: included by the targets, which search for
+//! inputs, and by `tests/fuzz_replay.rs`, which runs the committed ones.
+#![allow(dead_code, unused_imports)]
+
+mod config;
+mod engine;
+pub mod oracle;
+mod wire;
+
+pub use config::config;
+pub use engine::{br, ce};
+pub use wire::wire;

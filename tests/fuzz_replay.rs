@@ -1,0 +1,493 @@
+//! The fuzz targets' bodies over the committed corpus, `fuzz/corpus/<target>`, and over seeds made here from real
+//! packets of every kind. `MAPT_WRITE_SEEDS=1 cargo test --test fuzz_replay` writes the seeds into the corpus.
+
+#[path = "../fuzz/bodies/mod.rs"]
+mod bodies;
+mod common;
+
+use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use common::*;
+use mapt::wire::VnetHdr;
+
+type Body = fn(&[u8]);
+
+const TARGETS: [(&str, Body); 4] =
+    [("wire", bodies::wire), ("ce", bodies::ce), ("br", bodies::br), ("config", bodies::config)];
+
+fn corpus(target: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target)
+}
+
+/// Runs them all and names those that fail.
+fn replay<'a>(target: &str, body: Body, inputs: impl IntoIterator<Item = (String, &'a [u8])>) -> usize {
+    let mut failed = Vec::new();
+    let mut count = 0;
+    for (name, input) in inputs {
+        count += 1;
+        if catch_unwind(AssertUnwindSafe(|| body(input))).is_err() {
+            failed.push(name);
+        }
+    }
+    assert!(failed.is_empty(), "{target}: {failed:?}");
+    count
+}
+
+fn replay_corpus(target: &str) {
+    let (_, body) = TARGETS.into_iter().find(|(name, _)| *name == target).unwrap();
+    let mut files: Vec<PathBuf> = fs::read_dir(corpus(target)).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    let inputs: Vec<(String, Vec<u8>)> =
+        files.iter().map(|file| (file.display().to_string(), fs::read(file).unwrap())).collect();
+    let count = replay(target, body, inputs.iter().map(|(name, input)| (name.clone(), &input[..])));
+    assert!(count > 20, "the corpus of {target} has {count} inputs");
+}
+
+#[test]
+fn wire() {
+    replay_corpus("wire");
+}
+
+#[test]
+fn ce() {
+    replay_corpus("ce");
+}
+
+#[test]
+fn br() {
+    replay_corpus("br");
+}
+
+#[test]
+fn config() {
+    replay_corpus("config");
+}
+
+#[test]
+fn seeds() {
+    for (target, body) in TARGETS {
+        let seeds = seeds_of(target);
+        replay(target, body, seeds.iter().map(|(name, input)| (name.clone(), &input[..])));
+        if std::env::var_os("MAPT_WRITE_SEEDS").is_some() {
+            fs::create_dir_all(corpus(target)).unwrap();
+            for (name, input) in seeds {
+                fs::write(corpus(target).join(format!("seed-{name}")), input).unwrap();
+            }
+        }
+    }
+}
+
+fn seeds_of(target: &str) -> Vec<(String, Vec<u8>)> {
+    match target {
+        "wire" => wire_seeds(),
+        "ce" => ce_seeds(),
+        "br" => br_seeds(),
+        _ => config_seeds(),
+    }
+}
+
+/// A step of `bodies/engine.rs`.
+fn step(what: u8, data: &[u8]) -> Vec<u8> {
+    let mut step = vec![what];
+    step.extend((data.len() as u16).to_be_bytes());
+    step.extend(data);
+    step
+}
+
+const ANSWER: u8 = 1;
+const ERROR: u8 = 2;
+const WAIT: u8 = 3;
+const OFFLOAD: u8 = 4;
+const MEND: u8 = 8;
+const ZEROS: u8 = 16;
+
+fn vnet(gso_type: u8, gso_size: u16, csum_start: u16, csum_offset: u16) -> [u8; 10] {
+    let hdr_len = csum_start + if csum_offset == 16 { 20 } else { 8 };
+    VnetHdr { flags: VnetHdr::NEEDS_CSUM, gso_type, hdr_len, gso_size, csum_start, csum_offset }.to_bytes()
+}
+
+/// A superpacket: headers and so many octets behind them.
+fn super_packet(header: [u8; 10], packet: &[u8], zeros: u16) -> Vec<u8> {
+    let data = [&header[..], &zeros.to_be_bytes(), packet].concat();
+    step(OFFLOAD | ZEROS | MEND, &data)
+}
+
+/// Extension headers behind the fixed IPv6 header: `chain` is (type, octets).
+fn extended(packet: &[u8], chain: &[(u8, &[u8])]) -> Vec<u8> {
+    let mut out = packet[..40].to_vec();
+    let mut next = 6;
+    for (kind, octets) in chain {
+        let last = out[next];
+        out[next] = *kind;
+        next = out.len();
+        out.extend(*octets);
+        out[next] = last;
+    }
+    out.extend(&packet[40..]);
+    let len = (out.len() - 40) as u16;
+    out[4..6].copy_from_slice(&len.to_be_bytes());
+    out
+}
+
+fn fragment6(packet: &[u8], offset: u16, more: bool) -> Vec<u8> {
+    let [high, low] = (offset | u16::from(more)).to_be_bytes();
+    extended(packet, &[(44, &[0, 0, high, low, 0, 1, 0xab, 0xcd])])
+}
+
+fn fragment4(packet: Vec<u8>, offset: u16, more: bool) -> Vec<u8> {
+    edit4(packet, |b| {
+        b[6..8].copy_from_slice(&((offset / 8) | if more { 0x2000 } else { 0 }).to_be_bytes());
+        b[4..6].copy_from_slice(&[0xab, 0xcd]);
+    })
+}
+
+/// Options in front of an IPv4 packet's payload; a multiple of four octets.
+fn options4(packet: &[u8], options: &[u8]) -> Vec<u8> {
+    let mut out = [&packet[..20], options, &packet[20..]].concat();
+    let len = out.len() as u16;
+    out = edit4(out, |b| b[2..4].copy_from_slice(&len.to_be_bytes()));
+    edit4(out, |b| b[0] = 0x45 + (options.len() / 4) as u8)
+}
+
+/// Every kind of packet from one IPv4 host to another; `port` and `id` are the sender's.
+fn kinds4(src: &str, port: u16, dst: &str) -> Vec<(&'static str, Vec<u8>)> {
+    let udp = udp4(src, port, dst, 53, b"a question");
+    let odd = udp4(src, port, dst, 4500, b"odd");
+    let quoted = udp4(dst, 53, src, port, b"an answer that met trouble");
+    let inner_tcp = tcp4(dst, 443, src, port, "A", b"");
+    let inner_echo = echo4(dst, src, port, true, b"abcd");
+    let long = |len: usize| udp4(src, port, dst, 5001, &vec![0x5a; len]);
+    let df = |packet: Vec<u8>| edit4(packet, |b| b[6] |= 0x40);
+    let mut no_checksum = udp.clone();
+    no_checksum[26..28].copy_from_slice(&[0, 0]);
+    let sctp = edit4(udp.clone(), |b| b[9] = 132);
+    let with_length =
+        [&quoted[..], &[0; 128][..128 - quoted.len()], &[0x20, 0, 0xdf, 0xff, 0, 8, 1, 1, 0, 0, 0, 1]].concat();
+    vec![
+        ("udp", udp.clone()),
+        ("udp-odd", odd),
+        ("udp-no-checksum", no_checksum),
+        ("tcp-syn", tcp4(src, port, dst, 443, "S", b"")),
+        ("tcp-data", tcp4(src, port, dst, 443, "A", b"GET / HTTP/1.1\r\n")),
+        ("tcp-fin", tcp4(src, port, dst, 443, "FA", b"")),
+        ("tcp-rst", tcp4(src, port, dst, 443, "R", b"")),
+        ("echo", echo4(src, dst, port, true, b"0123456789")),
+        ("echo-reply", echo4(src, dst, port, false, b"0123456789")),
+        ("timestamp", icmp4(src, dst, 13, 0, [4, 210, 0, 1], &[0; 12])),
+        ("sctp", sctp),
+        ("options", options4(&udp, &[1, 7, 3, 4])),
+        ("source-route", options4(&udp, &[131, 7, 4, 198, 51, 100, 9, 0])),
+        ("unreachable", icmp4(src, dst, 3, 3, [0; 4], &quoted)),
+        ("fragmentation-needed", icmp4(src, dst, 3, 4, [0, 0, 5, 0], &inner_tcp)),
+        ("fragmentation-needed-0", icmp4(src, dst, 3, 4, [0; 4], &inner_tcp)),
+        ("time-exceeded", icmp4(src, dst, 11, 0, [0; 4], &inner_echo)),
+        ("parameter-problem", icmp4(src, dst, 12, 0, [16, 0, 0, 0], &quoted)),
+        ("multipart-error", icmp4(src, dst, 11, 0, [0, 32, 0, 0], &with_length)),
+        ("error-in-error", icmp4(src, dst, 3, 1, [0; 4], &icmp4(dst, src, 3, 1, [0; 4], &udp))),
+        ("first-fragment", fragment4(udp4(src, port, dst, 5001, &[7; 32]), 0, true)),
+        ("later-fragment", fragment4(udp.clone(), 40, false)),
+        ("fragmented-icmp", fragment4(echo4(src, dst, port, true, &[1; 32]), 0, true)),
+        ("long", long(1400)),
+        ("long-df", df(long(1472))),
+        ("too-long-df", df(long(1473))),
+        ("ttl-1", edit4(udp.clone(), |b| b[8] = 1)),
+        ("multicast", udp4(src, port, "224.0.0.251", 5353, b"mdns")),
+        ("truncated", udp[..24].to_vec()),
+        ("bad-header-checksum", {
+            let mut b = udp.clone();
+            b[10] ^= 1;
+            b
+        }),
+        ("bad-checksum", {
+            let mut b = udp;
+            b[30] ^= 1;
+            b
+        }),
+    ]
+}
+
+/// Every kind of packet from one IPv6 address to another.
+fn kinds6(src: &str, port: u16, dst: &str) -> Vec<(&'static str, Vec<u8>)> {
+    let udp = udp6(src, port, dst, 53, b"a question");
+    let quoted = udp6(dst, 53, src, port, b"an answer that met trouble");
+    let inner_tcp = tcp6(dst, 443, src, port, "A", b"");
+    let inner_echo = echo6(dst, src, port, true, b"abcd");
+    let long = |len: usize| udp6(src, port, dst, 5001, &vec![0x5a; len]);
+    let mut no_checksum = udp.clone();
+    no_checksum[46..48].copy_from_slice(&[0, 0]);
+    let mut sctp = udp.clone();
+    sctp[6] = 132;
+    let mut hop1 = udp.clone();
+    hop1[7] = 1;
+    vec![
+        ("udp", udp.clone()),
+        ("udp-no-checksum", no_checksum),
+        ("tcp-syn", tcp6(src, port, dst, 443, "S", b"")),
+        ("tcp-data", tcp6(src, port, dst, 443, "A", b"GET / HTTP/1.1\r\n")),
+        ("echo", echo6(src, dst, port, true, b"0123456789")),
+        ("echo-reply", echo6(src, dst, port, false, b"0123456789")),
+        ("neighbour", icmp6(src, dst, 135, 0, [0; 4], &[0; 16])),
+        ("sctp", sctp),
+        ("hop-by-hop", extended(&udp, &[(0, &[0, 0, 1, 4, 0, 0, 0, 0])])),
+        (
+            "extensions",
+            extended(
+                &udp,
+                &[(0, &[0, 0, 1, 4, 0, 0, 0, 0]), (43, &[0, 0, 4, 0, 0, 0, 0, 0]), (60, &[0; 16].map(|_| 0))],
+            ),
+        ),
+        ("routing", extended(&udp, &[(43, &[0, 2, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1])])),
+        ("atomic", fragment6(&udp, 0, false)),
+        ("first-fragment", fragment6(&udp6(src, port, dst, 5001, &[7; 32]), 0, true)),
+        ("later-fragment", fragment6(&udp, 40, false)),
+        ("unreachable", icmp6(src, dst, 1, 4, [0; 4], &quoted)),
+        ("too-big", icmp6(src, dst, 2, 0, [0, 0, 5, 0], &inner_tcp)),
+        ("time-exceeded", icmp6(src, dst, 3, 0, [0; 4], &inner_echo)),
+        ("parameter-problem", icmp6(src, dst, 4, 0, [0, 0, 0, 24], &quoted)),
+        ("next-header-problem", icmp6(src, dst, 4, 1, [0, 0, 0, 6], &quoted)),
+        ("quoted-fragment", icmp6(src, dst, 1, 0, [0; 4], &fragment6(&quoted, 0, true))),
+        ("long", long(1400)),
+        ("too-long", long(1452)),
+        ("hop-limit-1", hop1),
+        ("truncated", udp[..44].to_vec()),
+        ("bad-checksum", {
+            let mut b = udp;
+            b[50] ^= 1;
+            b
+        }),
+    ]
+}
+
+/// Superpackets and partial checksums of both transports.
+fn offloaded(tcp: &[u8], udp: &[u8], v6: bool) -> Vec<(&'static str, Vec<u8>)> {
+    let at = if v6 { 40 } else { 20 };
+    let kind = if v6 { VnetHdr::GSO_TCPV6 } else { VnetHdr::GSO_TCPV4 };
+    let partial = |packet: &[u8], offset: u16| {
+        step(OFFLOAD | MEND, &[&vnet(VnetHdr::GSO_NONE, 0, at, offset)[..], packet].concat())
+    };
+    vec![
+        ("tcp-partial", partial(tcp, 16)),
+        ("udp-partial", partial(udp, 6)),
+        ("tso", super_packet(vnet(kind, 1380, at, 16), tcp, 8000)),
+        ("tso-64k", super_packet(vnet(kind, 1440, at, 16), tcp, 65_000)),
+        ("tso-ecn", super_packet(vnet(kind | VnetHdr::GSO_ECN, 500, at, 16), tcp, 1600)),
+        ("tso-too-large", super_packet(vnet(kind, 1600, at, 16), tcp, 4000)),
+        ("uso", super_packet(vnet(VnetHdr::GSO_UDP_L4, 1200, at, 6), udp, 5000)),
+        ("tso-of-the-other-family", super_packet(vnet(5 - kind, 1380, at, 16), tcp, 3000)),
+    ]
+}
+
+fn ce_seeds() -> Vec<(String, Vec<u8>)> {
+    let mut seeds = Vec::new();
+    let mut add =
+        |name: String, choice: u8, steps: Vec<Vec<u8>>| seeds.push((name, [vec![choice], steps.concat()].concat()));
+    let (host, server) = ("192.168.1.23", "203.0.113.5");
+    // Out, the answer, errors about it from either side of the translator.
+    for (kind, packet) in kinds4(host, 51_234, server) {
+        add(
+            format!("out-{kind}"),
+            0,
+            vec![
+                step(0, &packet),
+                step(ANSWER, b""),
+                step(0, &packet),
+                step(ERROR, &[2, 0, 0, 0, 5, 0]),
+                step(0, &packet),
+                step(ERROR, &[3, 0, 0, 0, 0, 0]),
+                step(WAIT, &[1, 44]),
+                step(0, &packet),
+            ],
+        );
+    }
+    let (tcp, udp) = (tcp4(host, 51_234, server, 443, "A", b""), udp4(host, 51_234, server, 4433, b""));
+    for (kind, superpacket) in offloaded(&tcp, &udp, false) {
+        add(format!("out-{kind}"), 0, vec![step(0, &tcp), superpacket.clone(), step(ANSWER, b"")]);
+        add(format!("out-small-mtu-{kind}"), 1, vec![superpacket, step(ANSWER, b"")]);
+    }
+    // To the neighbour by FMR, to the BR instead, from the prefix without NAPT, with other port sets, unprovisioned.
+    for (name, choice, src) in [
+        ("neighbour", 0, host),
+        ("hub", 0x80, host),
+        ("decrement", 2, host),
+        ("full", 3 << 2, "198.51.100.18"),
+        ("few-ports", 4 << 2, host),
+        ("prefix", 5 << 2, "203.0.113.3"),
+        ("one-to-one", 6 << 2, host),
+        ("unprovisioned", 7 << 2, host),
+    ] {
+        let steps = [
+            udp4(src, 40_000, "192.0.2.77", 2259, b"hello neighbour"),
+            tcp4(src, 40_001, "198.51.100.9", 22, "S", b""),
+            echo4(src, "198.51.100.9", 40_002, true, b"ping"),
+            udp4(src, 40_003, server, 4500, &[9; 1300]),
+        ];
+        let steps = steps
+            .iter()
+            .flat_map(|packet| [step(0, packet), step(ANSWER | MEND, b"xy"), step(ERROR, &[1, 3, 0, 0, 0, 0])]);
+        add(name.into(), choice, steps.collect());
+    }
+    // From the BR and from a neighbour, with nothing open.
+    for (kind, packet) in kinds6("2001:db8:ffff:0:cb:71:500:0", 443, "2001:db8:12:3400:0:c000:212:34") {
+        add(format!("in-{kind}"), 0, vec![step(0, &packet)]);
+    }
+    seeds
+}
+
+fn br_seeds() -> Vec<(String, Vec<u8>)> {
+    let mut seeds = Vec::new();
+    let mut add =
+        |name: String, choice: u8, steps: Vec<Vec<u8>>| seeds.push((name, [vec![choice], steps.concat()].concat()));
+    let (map, dmr) = ("2001:db8:12:3400:0:c000:212:34", "2001:db8:ffff:0:cb:71:500:0");
+    for (kind, packet) in kinds6(map, 1232, dmr) {
+        let steps = [step(0, &packet), step(ANSWER, b""), step(0, &packet), step(ERROR, &[3, 4, 0, 0, 5, 0])];
+        add(format!("from-customer-{kind}"), 0, steps.to_vec());
+    }
+    for (kind, packet) in kinds4("203.0.113.5", 443, "192.0.2.18") {
+        let mut to_set = packet;
+        if to_set.len() >= 24 && matches!(to_set[9], 6 | 17) && to_set[0] == 0x45 {
+            to_set[22..24].copy_from_slice(&1232u16.to_be_bytes());
+        }
+        let steps = [step(MEND, &to_set), step(ANSWER, b""), step(ERROR, &[11, 0, 0, 0, 0, 0])];
+        add(format!("to-customer-{kind}"), 0, steps.to_vec());
+    }
+    let (tcp, udp) = (tcp6(map, 1232, dmr, 443, "A", b""), udp6(map, 2257, dmr, 443, b""));
+    for (kind, superpacket) in offloaded(&tcp, &udp, true) {
+        add(format!("from-customer-{kind}"), 0, vec![superpacket.clone(), step(ANSWER, b"")]);
+        add(format!("from-customer-small-mtu-{kind}"), 1, vec![superpacket]);
+    }
+    let (tcp, udp) =
+        (tcp4("203.0.113.5", 443, "192.0.2.18", 1232, "A", b""), udp4("203.0.113.5", 443, "192.0.2.18", 2257, b""));
+    for (kind, superpacket) in offloaded(&tcp, &udp, false) {
+        add(format!("to-customer-{kind}"), 0, vec![superpacket.clone()]);
+        add(format!("to-customer-small-mtu-{kind}"), 1, vec![superpacket, step(ERROR, &[1, 0, 0, 0, 0, 0])]);
+    }
+    // The IPv6 checksum of this one comes out as zero, which UDP must write as 0xffff (RFC 8200 §8.1).
+    let zero_sum = |payload: &[u8]| udp6(dmr, 443, map, 1232, payload);
+    let word = zero_sum(&[0, 0])[46..48].to_vec();
+    assert_eq!(zero_sum(&word)[46..48], [0xff, 0xff]);
+    add("to-customer-zero-sum".into(), 0, vec![step(0, &udp4("203.0.113.5", 443, "192.0.2.18", 1232, &word))]);
+    // One customer of each rule, with either DMR.
+    let mut steps = Vec::new();
+    for (addr, port) in [
+        ("192.0.2.18", 1232),
+        ("198.51.100.18", 80),
+        ("198.51.101.18", 12_300),
+        ("203.0.113.3", 8080),
+        ("203.0.113.64", 0x1210),
+        ("203.0.113.64", 0x1220),
+        ("203.0.113.130", 30_000),
+        ("203.0.113.99", 1000),
+    ] {
+        steps.push(step(0, &udp4("8.8.4.4", 53, addr, port, b"one for each rule")));
+        steps.push(step(ANSWER, b"back"));
+        steps.push(step(0, &echo4("8.8.4.4", addr, port, true, b"")));
+        steps.push(step(ANSWER, b""));
+    }
+    for choice in [0, 2, 4, 6] {
+        add(format!("every-rule-{choice}"), choice, steps.clone());
+    }
+    // RFC 7599 §8.3: another's port, another's address, another interface identifier, a hairpin, a private destination.
+    for (name, packet) in [
+        ("stolen-port", udp6(map, 1236, dmr, 53, b"")),
+        ("stolen-address", udp6("2001:db8:12:3400:0:c000:213:34", 1232, dmr, 53, b"")),
+        ("wrong-identifier", udp6("2001:db8:12:3400::1", 1232, dmr, 53, b"")),
+        ("hairpin", udp6(map, 1232, "2001:db8:ffff:0:c0:2:4d00:0", 2259, b"")),
+        ("not-the-dmr", udp6(map, 1232, "2001:db8:fffd::1", 53, b"")),
+        ("router-error", icmp6("2001:db8:1::1", dmr, 3, 0, [0; 4], &udp6(dmr, 53, map, 1232, b"lost"))),
+    ] {
+        add(name.into(), 0, vec![step(0, &packet)]);
+        add(format!("{name}-well-known"), 4, vec![step(0, &packet)]);
+    }
+    seeds
+}
+
+fn wire_seeds() -> Vec<(String, Vec<u8>)> {
+    let mut seeds = Vec::new();
+    let mut add = |name: String, choice: u8, header: [u8; 10], packet: &[u8]| {
+        seeds.push((name, [&[choice][..], &header, packet].concat()));
+    };
+    for (kind, packet) in kinds4("192.168.1.23", 51_234, "203.0.113.5") {
+        add(format!("v4-{kind}"), 0, [0; 10], &packet);
+    }
+    for (kind, packet) in kinds6("2001:db8:12:3400:0:c000:212:34", 1232, "2001:db8:ffff:0:cb:71:500:0") {
+        add(format!("v6-{kind}"), 0, [0; 10], &packet);
+    }
+    let payload = [0xa5; 700];
+    for (name, at, kind, tcp, udp) in [
+        (
+            "v4",
+            20,
+            VnetHdr::GSO_TCPV4,
+            tcp4("192.168.1.23", 51_234, "203.0.113.5", 443, "FA", &payload),
+            udp4("192.168.1.23", 51_234, "203.0.113.5", 443, &payload),
+        ),
+        (
+            "v6",
+            40,
+            VnetHdr::GSO_TCPV6,
+            tcp6("2001:db8::1", 51_234, "2001:db8::2", 443, "FA", &payload),
+            udp6("2001:db8::1", 51_234, "2001:db8::2", 443, &payload),
+        ),
+    ] {
+        add(format!("{name}-tso"), 3, vnet(kind, 100, at, 16), &tcp);
+        add(format!("{name}-tso-ecn"), 3, vnet(kind | VnetHdr::GSO_ECN, 333, at, 16), &tcp);
+        add(format!("{name}-uso"), 3, vnet(VnetHdr::GSO_UDP_L4, 128, at, 6), &udp);
+        add(format!("{name}-tcp-partial"), 3, vnet(VnetHdr::GSO_NONE, 0, at, 16), &tcp);
+        add(format!("{name}-udp-partial"), 3, vnet(VnetHdr::GSO_NONE, 0, at, 6), &udp);
+        add(format!("{name}-lying"), 1, vnet(kind, 1, at + 2, 16), &tcp);
+    }
+    seeds
+}
+
+fn config_seeds() -> Vec<(String, Vec<u8>)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
+    let read = |name: &str| fs::read_to_string(folder.join(name)).unwrap();
+    let rules = read("rules.yaml");
+    let with_rules = |text: &str| format!("{text}\0{rules}");
+    let rule = |leaves: &str| {
+        format!(
+            "version: 7\ndmr-ipv6-prefix: 2001:db8:ffff::/64\nrules:\n  - name: one\n    rule-ipv6-prefix: 2001:db8::/40\n    rule-ipv4-prefix: 192.0.2.0/24\n{leaves}"
+        )
+    };
+    [
+        ("rules", rules.clone()),
+        ("br", with_rules(&read("br.yaml"))),
+        ("ce", with_rules(&read("ce.yaml"))),
+        ("empty", String::new()),
+        ("no-rules-file", read("br.yaml")),
+        ("smallest-br", with_rules("role: br\nrules: rules.yaml\n")),
+        ("smallest-ce", with_rules("role: ce\nrules: rules.yaml\nend-user-ipv6-prefix: 2001:db8:12:3400::/56\n")),
+        ("shared", rule("    ea-len: 16\n    psid-offset: 6\n    forwarding: true\n")),
+        ("full", rule("    ea-len: 8\n")),
+        ("prefix", rule("    ea-len: 4\n")),
+        ("explicit-psid", rule("    ea-len: 8\n    psid-len: 8\n    psid: 0x34\n")),
+        ("a-and-k", rule("    ea-len: 20\n    psid-offset: 10\n")),
+        ("too-many-bits", rule("    ea-len: 49\n")),
+        ("unknown-key", rule("    ea-len: 16\n    ea-lenght: 16\n")),
+        ("own-dmr", rule("    ea-len: 16\n    dmr-ipv6-prefix: 64:ff9b::/96\n")),
+        ("two-rules", format!("{}  - {{name: two, rule-ipv6-prefix: 2001:db8:4000::/40, rule-ipv4-prefix: 198.51.100.0/24, ea-len: 16}}\n", rule("    ea-len: 16\n"))),
+        ("same-twice", format!("{}  - {{name: one, rule-ipv6-prefix: 2001:db8::/40, rule-ipv4-prefix: 192.0.2.0/24, ea-len: 12}}\n", rule("    ea-len: 16\n"))),
+        ("host-bits", rule("    ea-len: 16\n").replace("192.0.2.0/24", "192.0.2.1/24")),
+        ("alias", "a: &a [1, 2]\nb: *a\nrules: [*a, *a]\n".into()),
+        ("inline", "role: br\nrules:\n  dmr-ipv6-prefix: 2001:db8:ffff::/64\n  rules: []\ninstance: x\n".into()),
+        (
+            "every-block",
+            with_rules(
+                "role: ce\nrules: rules.yaml\nend-user-ipv6-prefix: 2001:db8:12:3400::/56\ninstance: home\ncheck-interface-id: false\n\
+                 mtu: {ipv6: 1480, ipv4: 1400, lowest-ipv6: 1300}\nudp-zero-checksum: drop\nsysctl: manage\n\
+                 icmp: {rfc6791-pool: [203.0.113.8/32], originate: limited, ipv6-source: 2001:db8::1}\n\
+                 napt: {enabled: true}\ntun: {name: map0, queues: 1, ipv4-address: 192.0.0.2}\n\
+                 routes: {install: true, table: 100, metric: 50, protocol: 190}\n\
+                 control: {socket: /run/mapt.sock}\nstate-directory: /var/lib/mapt\n",
+            ),
+        ),
+        ("not-yaml", "rules: [\n  - {name: 'x\n".into()),
+        ("control-characters", "rules: \"\\x1b[31m\\u0007\"\n\u{85}x: y\r\nz: \u{202e}\n".into()),
+        ("tabs-and-unicode", "rules:\n\t- ñ: ∞\n  \u{feff}role: ce\n".into()),
+    ]
+    .into_iter()
+    .map(|(name, text)| (name.to_owned(), text.into_bytes()))
+    .collect()
+}

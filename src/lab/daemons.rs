@@ -55,11 +55,11 @@ impl Programs {
         };
         let find = |name: &str| {
             let path = directory.join(name);
-            if path.is_file() {
-                Ok(path)
-            } else {
-                Err(LabError::failed(format!("find {}", path.display()), "not there; `cargo build --bins` makes it"))
-            }
+            // Helpers run in the lab's directory, so the path must be a whole one.
+            path.canonicalize().map_err(|e| {
+                let why = format!("{e}; `cargo build --bins` makes it");
+                LabError::failed(format!("find {}", path.display()), why)
+            })
         };
         Ok(Programs { br: find("mapt-br")?, ce: find("mapt-ce")? })
     }

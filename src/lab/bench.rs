@@ -11,7 +11,7 @@ use super::daemons::{self, Programs};
 use super::netns::Netns;
 use super::process::{Helper, Runner};
 use super::registry::Site;
-use super::servers::IPERF_PORT;
+use super::servers::iperf3;
 use super::table::{Table, columns};
 use super::topology::{IPV4_MTU, SERVER, ipv4_only, link, quiet, rules_yaml};
 use super::{LabError, blast};
@@ -53,7 +53,7 @@ pub fn run(
     table: &Table,
 ) -> Result<(String, Value), LabError> {
     let mut paths = vec![plain(runner, site)?, tayga(runner, site)?, mapt(runner, site, programs)?];
-    for path in &mut paths {
+    for path in &paths {
         path.wait_until_it_works(runner)?;
     }
     for repetition in 1..=plan.repetitions {
@@ -166,12 +166,8 @@ impl Path4 {
         Ok((path, one, two))
     }
 
-    fn wait_until_it_works(&mut self, runner: &Runner) -> Result<(), LabError> {
-        let (server, port) = (SERVER.to_string(), IPERF_PORT.to_string());
-        let mut iperf3 = runner.start(&self.server, "iperf3-server", &["iperf3", "-s", "-B", &server, "-p", &port])?;
-        let ready = || self.server.listens(IPERF_PORT);
-        runner.wait_for("wait for iperf3", Duration::from_secs(10), &mut [&mut iperf3], ready)?;
-        self.helpers.push(iperf3);
+    fn wait_until_it_works(&self, runner: &Runner) -> Result<(), LabError> {
+        let server = SERVER.to_string();
         let start = Instant::now();
         loop {
             let argv = ["ping", "-n", "-c", "1", "-W", "1", &server];
@@ -199,14 +195,10 @@ impl Path4 {
 
     /// Gbit/s received.
     fn iperf(&self, runner: &Runner, seconds: u32, more: &[&str]) -> Result<f64, LabError> {
-        let (server, port, time) = (SERVER.to_string(), IPERF_PORT.to_string(), seconds.to_string());
-        let mut argv = vec!["iperf3", "-c", &server, "-p", &port, "-t", &time, "-O", "1", "-J"];
-        argv.extend(more);
-        let done =
-            runner.run(&self.client, "iperf3", &argv, Duration::from_secs(u64::from(seconds) + 20))?.success()?;
-        let json: Value = serde_json::from_str(&done.stdout).map_err(|e| done.unexpected(e))?;
-        let bits = json["end"]["sum_received"]["bits_per_second"].as_f64();
-        bits.map(|bits| bits / 1e9).ok_or_else(|| done.unexpected("no figure"))
+        // The first second is TCP's slow start.
+        let more: Vec<&str> = ["-O", "1"].into_iter().chain(more.iter().copied()).collect();
+        let end = iperf3(runner, &self.client, &self.server, seconds, &more)?;
+        Ok(end["sum_received"]["bits_per_second"].as_f64().unwrap_or_default() / 1e9)
     }
 }
 

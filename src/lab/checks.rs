@@ -11,7 +11,7 @@ use super::LabError;
 use super::pattern::Verifier;
 use super::peers::{self, Reflector};
 use super::process::{Finished, Runner};
-use super::servers::{IPERF_PORT, NAME, Servers};
+use super::servers::{NAME, Servers, iperf3};
 use super::table::Figures;
 use super::topology::{DUMMY, Home, IPV4_MTU, SERVER, SHARED, Topology};
 
@@ -206,20 +206,10 @@ impl Checks<'_> {
 
     /// iperf3 over TCP; `reverse` is from the server.
     pub fn iperf(&self, home: &Home, reverse: bool) -> Result<Figures, LabError> {
-        let (server, port, seconds) = (SERVER.to_string(), IPERF_PORT.to_string(), self.sizes.seconds.to_string());
-        let mut argv = vec!["iperf3", "-c", &server, "-p", &port, "-t", &seconds, "-J", "--connect-timeout", "3000"];
-        if reverse {
-            argv.push("-R");
-        }
-        let done = self.run(home, "iperf3", &argv, u64::from(self.sizes.seconds) + 20)?.success()?;
-        let json: Value = serde_json::from_str(&done.stdout).map_err(|e| done.unexpected(e))?;
-        let end = &json["end"];
-        let bits = end["sum_received"]["bits_per_second"].as_f64().unwrap_or_default();
-        if bits < 1e6 {
-            return Err(done.unexpected("less than 1 Mbit/s"));
-        }
+        let more: &[&str] = if reverse { &["-R"] } else { &[] };
+        let end = iperf3(self.runner, &home.host, &self.topology.server, self.sizes.seconds, more)?;
+        let megabits = end["sum_received"]["bits_per_second"].as_f64().unwrap_or_default() / 1e6;
         let again = end["sum_sent"]["retransmits"].as_u64().unwrap_or_default();
-        let megabits = bits / 1e6;
         Ok(Figures::text(format!("{}, {again} retransmits", rate(megabits)))
             .with("mbit-per-s", megabits)
             .with("retransmits", again))

@@ -287,6 +287,7 @@ impl Lab {
         for line in [
             format!("ip netns exec {host} traceroute -n {SERVER}"),
             format!("ip netns exec {host} curl http://{SERVER}/"),
+            format!("ip netns exec {host} iperf3 -c {SERVER}"),
             format!("ip netns exec {access} tcpdump -n -i any"),
             format!("ip -n {ce} route show table all proto 182"),
             format!("ip -n {br} -6 route show proto 182"),
@@ -299,7 +300,7 @@ impl Lab {
                 text.push_str(&format!("  {line}\n"));
             }
             daemons.release();
-            servers.release();
+            servers.release(&self.runner, &self.topology.server)?;
         }
         text.push_str(&format!("Files and output of all programs: {}\n", self.directory().display()));
         if let Some(site) = self.site.take() {

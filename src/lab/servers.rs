@@ -14,7 +14,7 @@ use super::topology::SERVER;
 /// The name that dnsmasq knows.
 pub const NAME: &str = "www.example.net";
 /// iperf3's port.
-pub const IPERF_PORT: u16 = 5201;
+const IPERF_PORT: u16 = 5201;
 /// How long a server may take to listen.
 const START: Duration = Duration::from_secs(10);
 
@@ -43,9 +43,6 @@ impl Servers {
             .map_err(|e| LabError::failed(format!("write {}", conf.display()), e))?;
         let errors = directory.join("nginx.error.log");
         let nginx = ["nginx", "-c", &*conf.to_string_lossy(), "-e", &*errors.to_string_lossy()];
-        let server = SERVER.to_string();
-        let port = IPERF_PORT.to_string();
-        let iperf3 = ["iperf3", "-s", "-B", &server, "-p", &port, "--forceflush"];
         let pid_file = format!("--pid-file={}", directory.join("dnsmasq.pid").display());
         let listen = format!("--listen-address={SERVER}");
         let answer = format!("--address=/{NAME}/{SERVER}");
@@ -64,9 +61,7 @@ impl Servers {
             &answer,
         ];
         let mut helpers = Vec::new();
-        for (name, argv, port) in
-            [("nginx", &nginx[..], 80), ("dnsmasq", &dnsmasq[..], 53), ("iperf3-server", &iperf3[..], IPERF_PORT)]
-        {
+        for (name, argv, port) in [("nginx", &nginx[..], 80), ("dnsmasq", &dnsmasq[..], 53)] {
             let mut helper = runner.start(netns, name, argv)?;
             let what = format!("wait for {name} on port {port}");
             runner.wait_for(&what, START, &mut [&mut helper], || netns.listens(port))?;
@@ -87,9 +82,44 @@ impl Servers {
         Ok(text.lines().filter_map(client).collect())
     }
 
-    /// Leaves them running.
-    pub fn release(self) {
+    /// Leaves them running, with an iperf3 for whoever looks around.
+    pub fn release(self, runner: &Runner, netns: &Netns) -> Result<(), LabError> {
+        iperf3_server(runner, netns, &[])?.release();
         self.helpers.into_iter().for_each(Helper::release);
+        Ok(())
+    }
+}
+
+/// Starts an iperf3 server on [`SERVER`] in `netns`; returns when it listens.
+fn iperf3_server(runner: &Runner, netns: &Netns, more: &[&str]) -> Result<Helper, LabError> {
+    let (server, port) = (SERVER.to_string(), IPERF_PORT.to_string());
+    let mut argv = vec!["iperf3", "-s", "-B", &server, "-p", &port];
+    argv.extend(more);
+    let mut helper = runner.start(netns, "iperf3-server", &argv)?;
+    runner.wait_for("wait for iperf3", START, &mut [&mut helper], || netns.listens(IPERF_PORT))?;
+    Ok(helper)
+}
+
+/// What iperf3 measures from `client` to [`SERVER`] in `netns`, as its JSON says at the end. Each run has a server of
+/// its own: between two runs a server stops listening for a moment.
+pub fn iperf3(
+    runner: &Runner,
+    client: &Netns,
+    netns: &Netns,
+    seconds: u32,
+    more: &[&str],
+) -> Result<serde_json::Value, LabError> {
+    let mut listening = iperf3_server(runner, netns, &["-1"])?;
+    let (server, port, time) = (SERVER.to_string(), IPERF_PORT.to_string(), seconds.to_string());
+    let mut argv = vec!["iperf3", "-c", &server, "-p", &port, "-t", &time, "-J", "--connect-timeout", "3000"];
+    argv.extend(more);
+    let done = runner.run(client, "iperf3", &argv, Duration::from_secs(u64::from(seconds) + 20))?;
+    listening.stop();
+    let done = done.success()?;
+    let mut json: serde_json::Value = serde_json::from_str(&done.stdout).map_err(|e| done.unexpected(e))?;
+    match json["end"]["sum_received"]["bits_per_second"].as_f64() {
+        Some(bits) if bits >= 1e6 => Ok(json["end"].take()),
+        _ => Err(done.unexpected("less than 1 Mbit/s")),
     }
 }
 

@@ -12,7 +12,7 @@ use mapt::engine::Engine;
 use mapt::map::{Dmr, Rule, RuleSpec, RuleTable};
 use mapt::siit::{Mtu, TranslationParams, UdpZeroChecksum};
 use mapt::verdict::{DropReason, Verdict};
-use oracle::build::{Home, Kind, Make, Place, Report, World, home, worlds};
+use oracle::build::{Home, Kind, Make, Place, Report, World, home, offloaded, worlds};
 use oracle::packet::{Packet4, Packet6, Upper, complete, sum, word};
 use oracle::{Expected, Oracle, Settings, UdpZero, is_illegal4};
 use proptest::prelude::*;
@@ -628,9 +628,22 @@ proptest! {
 
     /// BR-*, HDR-*, SUM-*, ICMP-*, MTU-*: each packet as RFC 7599 §8.3, §8.4 and RFC 7915 have it.
     #[test]
-    fn br(draws in prop::collection::vec(draw(), 1..6), settings in settings()) {
-        for draw in draws {
-            let (mut engine, mut oracle) = br_of(&draw.world, &settings);
+    fn br(
+        draws in prop::collection::vec(draw(), 1..6), settings in settings(),
+        superpacket in prop::option::weighted(0.3, 400..1500u16),
+    ) {
+        let world = draws[0].world.clone();
+        let (mut engine, mut oracle) = br_of(&world, &settings);
+        for mut draw in draws {
+            draw.world = world.clone();
+            // Nothing of one packet may be left over in the next.
+            if let Some(size) = superpacket {
+                let server = oracle.outside(draw.home(&oracle).rule, [8, 8, 8, 8]);
+                let make = Make::new(Kind::Tcp { options: 3, flags: 16 }, 1234, 80, 5000);
+                handle_packet(&mut engine, &mut offloaded(make.v6(draw.home(&oracle).ipv6, server), size, false), NOW);
+                let make = Make { df: size % 2 == 0, ..make };
+                handle_packet(&mut engine, &mut offloaded(make.v4([8, 8, 8, 8], draw.home(&oracle).ipv4), size, false), NOW);
+            }
             let input = draw.input(&oracle, true);
             agree(&mut engine, &mut oracle, &input)?;
         }
@@ -654,8 +667,10 @@ proptest! {
     /// P18, P36: broken packets are dropped as they are, or translated as what they say they are.
     #[test]
     fn br_damaged(draws in prop::collection::vec((draw(), damage()), 1..6), settings in settings()) {
-        for (draw, damage) in draws {
-            let (mut engine, mut oracle) = br_of(&draw.world, &settings);
+        let world = draws[0].0.world.clone();
+        let (mut engine, mut oracle) = br_of(&world, &settings);
+        for (mut draw, damage) in draws {
+            draw.world = world.clone();
             let input = damaged(draw.input(&oracle, true), &damage);
             agree(&mut engine, &mut oracle, &input)?;
         }

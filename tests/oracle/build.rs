@@ -2,8 +2,9 @@
 
 use super::Oracle;
 use super::bits::{Rule, bits, octets, value};
-use super::packet::{Packet4, Packet6, Piece, complete};
+use super::packet::{Packet4, Packet6, Piece, complete, pseudo};
 use mapt::map::{Dmr, RuleSpec};
+use mapt::wire::{PacketBuf, VnetHdr};
 
 /// What stands behind the IP header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -248,6 +249,49 @@ impl Report {
         }
         .write()
     }
+}
+
+/// Where the transport header begins, and how long it is.
+pub fn transport(packet: &[u8]) -> (usize, usize, bool) {
+    let (at, number, payload) = match packet[0] >> 4 {
+        4 => {
+            let p = Packet4::read(packet, false, &mut Vec::new()).unwrap();
+            (20 + p.options.len(), p.protocol, p.payload)
+        }
+        _ => {
+            let p = Packet6::read(packet, false, &mut Vec::new()).unwrap();
+            (p.headers(), p.next, p.payload)
+        }
+    };
+    let is_tcp = number == 6;
+    (at, if is_tcp { usize::from(payload[12] >> 4) * 4 } else { 8 }, is_tcp)
+}
+
+/// The packet as a kernel hands it over: the checksum field holds the sum of the pseudo-header, not complemented.
+pub fn offloaded(mut packet: Vec<u8>, gso_size: u16, ecn: bool) -> PacketBuf {
+    let (at, len, is_tcp) = transport(&packet);
+    let v6 = packet[0] >> 4 == 6;
+    let field = if is_tcp { 16 } else { 6 };
+    let addresses = if v6 { packet[8..40].to_vec() } else { packet[12..20].to_vec() };
+    let (src, dst) = addresses.split_at(addresses.len() / 2);
+    let partial = pseudo(src, dst, packet.len() - at, if is_tcp { 6 } else { 17 }) as u16;
+    packet[at + field..at + field + 2].copy_from_slice(&partial.to_be_bytes());
+    let gso_type = match (gso_size, is_tcp, v6) {
+        (0, ..) => VnetHdr::GSO_NONE,
+        (_, true, false) => VnetHdr::GSO_TCPV4,
+        (_, true, true) => VnetHdr::GSO_TCPV6,
+        (_, false, _) => VnetHdr::GSO_UDP_L4,
+    };
+    let mut buf = PacketBuf::from_slice(&packet);
+    buf.set_offload(Some(VnetHdr {
+        flags: VnetHdr::NEEDS_CSUM,
+        gso_type: gso_type | if ecn { VnetHdr::GSO_ECN } else { 0 },
+        hdr_len: if gso_size > 0 { (at + len) as u16 } else { 0 },
+        gso_size,
+        csum_start: at as u16,
+        csum_offset: field as u16,
+    }));
+    buf
 }
 
 /// Rules and a DMR.

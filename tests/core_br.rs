@@ -254,6 +254,21 @@ fn p52_p53_longest_match_between_rules() {
     assert_eq!(addresses(&handle(&mut br, &udp6(narrow, 1100, SERVER, 80, b"")).forwarded()).0, IPV4);
 }
 
+/// RULE-17, P11: a rule for a part of another rule's addresses takes them away from it, in both directions.
+#[test]
+fn p11_a_more_specific_ipv4_prefix_under_another_ipv6_prefix() {
+    let rules = vec![rule("2001:db8::/40", "192.0.2.0/24", 16), rule("2001:db8:a100::/48", "192.0.2.18/32", 8)];
+    let mut br = br_of(&provisioning(rules, "2001:db8:ffff::/64", None), |_| ());
+    let narrow = "2001:db8:a100:3400:0:c000:212:34";
+    assert_eq!(addresses(&handle(&mut br, &udp4(SERVER4, 80, IPV4, 1234, b"")).forwarded()).1, narrow);
+    assert_eq!(addresses(&handle(&mut br, &udp6(narrow, 1234, SERVER, 80, b"")).forwarded()).0, IPV4);
+    // The wider rule would write this address, but it is not the owner's, and nothing would come back to it.
+    let outcome = handle(&mut br, &udp6(CE, 1234, SERVER, 80, b""));
+    assert_eq!((outcome.reason(), told6(&outcome, CE)), (DropReason::SourceMismatch, (1, 5)));
+    let other = "2001:db8:13:3400:0:c000:213:34";
+    assert_eq!(addresses(&handle(&mut br, &udp6(other, 1234, SERVER, 80, b"")).forwarded()).0, "192.0.2.19");
+}
+
 /// P12: a rule with a DMR of its own; what is addressed to the other DMR is not for its customers.
 #[test]
 fn p12_a_rule_with_its_own_dmr() {
@@ -881,6 +896,9 @@ fn mtu5_df_clear_is_fragmented() {
         let fits = sized4(lowest - 20, false).v4(a4(SERVER4), a4(IPV4));
         let out = handle(&mut br, &fits).forwarded();
         assert_eq!((out.len(), out[6]), (lowest, 17), "a Fragment header only where there is a fragment");
+        // Options are left out of the result, so they do not count.
+        let options = Make { options: vec![1; 40], ..sized4(lowest - 20, false) }.v4(a4(SERVER4), a4(IPV4));
+        assert_eq!(handle(&mut br, &options).forwarded(), out);
         let make = sized4(lowest - 19 + 3000, false);
         let outcome = handle(&mut br, &make.v4(a4(SERVER4), a4(IPV4)));
         assert_eq!(outcome.verdict, Verdict::Forward);
@@ -1121,6 +1139,11 @@ fn p21_the_mtu_of_packet_too_big() {
         assert_eq!(told(&mut br, mtu, &whole), expected);
     }
     assert_eq!(told(&mut br, 1280, &first), 1252);
+    assert_eq!(
+        told(&mut br, 1280, &Make { place: Place::Atomic, ..whole.clone() }),
+        1252,
+        "it has a Fragment header too"
+    );
     assert_eq!(told(&mut mtus(9000, 1400, 1280), 1490, &whole), 1400);
 }
 
@@ -1195,6 +1218,9 @@ fn icmp11_an_error_from_an_access_router() {
     }
     assert_eq!(handle(&mut br(), &echo6(router, SERVER, 1234, true, b"")).reason(), DropReason::NoRule);
     assert_eq!(handle(&mut br(), &udp6(router, 1234, SERVER, 53, b"")).reason(), DropReason::NoRule);
+    // Nor does native IPv6 out of the customer's own End-user prefix have one.
+    let out = handle(&mut br(), &icmp6("2001:db8:12:3400::1", SERVER, 1, 4, [0; 4], &quoted6())).forwarded();
+    assert_eq!(addresses(&out).0, "192.0.0.8");
     // Another customer's router address does not speak for that customer.
     let neighbour = "2001:db8:12:3500:0:c000:212:35";
     let out = handle(&mut br(), &icmp6(neighbour, SERVER, 3, 0, [0; 4], &quoted6())).forwarded();

@@ -116,7 +116,7 @@ pub fn plan_v6_to_v4<M: AddressMap>(
     let field = match translated.field {
         Field::Unused => 0,
         Field::Pointer(at) => u32::from(at) << 24,
-        Field::Mtu => u32::from(mtu::v6_to_v4(word, inner.real_fragment().is_some(), &t.params.mtu)),
+        Field::Mtu => u32::from(mtu::v6_to_v4(word, ih.fragment.is_some(), &t.params.mtu)),
     };
     put_icmp(plan, translated.kind, translated.code, field);
     v6_to_v4::put_header(

@@ -325,6 +325,8 @@ pub fn worlds() -> Vec<World> {
                 shared("2001:db8:5000::/40", "100.66.0.0/16", 16, 6),
                 // Inside the rule above, for other addresses.
                 shared("2001:db8:50ff::/48", "198.51.100.0/24", 8, 6),
+                // Half of the first rule's IPv4 addresses.
+                shared("2001:db8:a100::/40", "198.19.0.0/16", 22, 6),
                 one_to_one("2001:db8:77:7700::/56", "192.0.2.18/32", 8, 53),
                 one_to_one("2001:db8:12:3400::/56", "192.0.2.18/32", 8, 52),
                 one_to_one("2001:db8:99::c000:212:7/128", "192.0.2.18/32", 8, 7),

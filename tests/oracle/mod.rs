@@ -977,7 +977,8 @@ impl Oracle {
             Field::Zero => 0,
             Field::Pointer(at) => u32::from(at) * 0x100_0000,
             Field::Mtu => {
-                let growth = if real.is_some() { 28 } else { 20 };
+                // RFC 7915 §5.2: whether the packet in error has a Fragment header, atomic or not.
+                let growth = if inner.fragment.is_some() { 28 } else { 20 };
                 let next_hops = self.settings.mtu4.min(self.settings.mtu6 - 20);
                 (told.saturating_sub(growth) as usize).min(next_hops).max(68) as u32
             }

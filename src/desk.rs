@@ -33,7 +33,7 @@ impl Desk {
     }
 
     /// The direction by the version nibble. What is no IP counts as `v4_to_v6`.
-    #[inline]
+    #[inline(always)]
     pub fn direction(packet: &PacketBuf) -> Direction {
         match packet.bytes().first().map(|b| b >> 4) {
             Some(6) => Direction::V6ToV4,
@@ -42,7 +42,7 @@ impl Desk {
     }
 
     /// Counts one input of `octets` and what became of it; answers a drop.
-    #[inline]
+    #[inline(always)]
     pub fn close(
         &mut self,
         packet: &PacketBuf,

@@ -29,7 +29,7 @@ struct Cells {
 }
 
 impl Cells {
-    #[inline]
+    #[inline(always)]
     fn add(&self, octets: usize) {
         self.packets.store(self.packets.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         self.octets.store(self.octets.load(Ordering::Relaxed) + octets as u64, Ordering::Relaxed);
@@ -64,19 +64,19 @@ impl Default for Counters {
 
 impl Counters {
     /// One input of `octets`.
-    #[inline]
+    #[inline(always)]
     pub fn received(&self, direction: Direction, octets: usize) {
         self.received[direction as usize].add(octets);
     }
 
     /// One input forwarded; `octets` of its output.
-    #[inline]
+    #[inline(always)]
     pub fn forwarded(&self, direction: Direction, octets: usize) {
         self.forwarded[direction as usize].add(octets);
     }
 
     /// One input of `octets` dropped.
-    #[inline]
+    #[inline(always)]
     pub fn dropped(&self, direction: Direction, reason: DropReason, octets: usize) {
         self.dropped[direction as usize][reason as usize].add(octets);
     }

@@ -91,7 +91,7 @@ fn a_br_answers_line_by_line() {
     assert_eq!(unhex(&lines[2]["reply"])[40..42], [1, 5]);
     assert_eq!((&lines[3]["reason"], &lines[3]["rule"]), (&json!("no-rule"), &Value::Null));
     assert_eq!(lines[4]["reason"], json!("not-ip"));
-    let again = mapt(&["translate", "--config", &dir.path("br.yaml"), "--seed", "1"], &input);
+    let again = mapt(&["translate", "--json", "--config", &dir.path("br.yaml"), "--seed", "1"], &input);
     assert_eq!(output.stdout, again.stdout, "the seed fixes what is random");
 }
 

@@ -80,7 +80,7 @@ impl Ipv4Map {
         self.groups.len() as u32 - 1
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn get(&self, ipv4: Ipv4Addr) -> Place<'_> {
         match self.tree.get(ipv4.into()) {
             NONE => Place::Nowhere,
@@ -93,7 +93,7 @@ impl Ipv4Map {
     }
 
     /// The rule of a PSID in a group.
-    #[inline]
+    #[inline(always)]
     pub(super) fn in_group(&self, group: &Group, psid: u16) -> Option<u32> {
         let (start, len) = (group.start as usize, group.len as usize);
         if group.dense {
@@ -115,12 +115,12 @@ impl Ipv4Map {
 
 impl Group {
     /// Length of the IPv4 prefix that its rules have.
-    #[inline]
+    #[inline(always)]
     pub(super) fn prefix_len(&self) -> u8 {
         self.prefix.prefix_len()
     }
     /// Port parameters that all its rules have.
-    #[inline]
+    #[inline(always)]
     pub(super) fn params(&self) -> PortParams {
         self.params
     }

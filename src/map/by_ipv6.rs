@@ -49,7 +49,7 @@ impl High {
         High::Narrow { shift, base, tree: Tree32::new(starts.into_iter().map(|(start, v)| (key(start), v)).collect()) }
     }
 
-    #[inline]
+    #[inline(always)]
     fn get(&self, x: u64) -> u32 {
         match self {
             High::Narrow { shift, base, tree } => {
@@ -121,7 +121,7 @@ impl Ipv6Map {
 
     /// The value of the longest prefix that covers `addr`. Where none does, `NONE` or the value of another prefix: the
     /// caller has to ask that prefix.
-    #[inline]
+    #[inline(always)]
     pub(super) fn get(&self, addr: Ipv6Addr) -> u32 {
         let value = self.high.get(high(addr));
         if value & LOW == 0 || value == NONE { value } else { self.in_low(value & !LOW, u128::from(addr) as u64) }
@@ -148,7 +148,7 @@ impl Ipv6Map {
     }
 }
 
-#[inline]
+#[inline(always)]
 fn high(addr: Ipv6Addr) -> u64 {
     (u128::from(addr) >> 64) as u64
 }

@@ -95,7 +95,7 @@ impl CompiledRules {
         CompiledRules { slots, classes, lows }
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn get(&self, id: u32) -> CompiledRule {
         let slot = self.slots[id as usize];
         let low = self.lows.get(id as usize).copied().unwrap_or(0);
@@ -143,7 +143,7 @@ impl CompiledRule {
         self
     }
     /// Index among the table's DMRs.
-    #[inline]
+    #[inline(always)]
     pub(super) fn dmr(&self) -> u32 {
         self.class.dmr
     }
@@ -152,43 +152,43 @@ impl CompiledRule {
         self.class.suffix_mask.leading_zeros() as u8
     }
     /// Whether other rules have longer IPv4 prefixes inside this rule's.
-    #[inline]
+    #[inline(always)]
     pub(super) fn has_inner(&self) -> bool {
         self.class.flags & HAS_INNER != 0
     }
     /// Whether the Rule IPv6 prefix covers the address.
-    #[inline]
+    #[inline(always)]
     pub(super) fn covers_ipv6(&self, addr: Ipv6Addr) -> bool {
         (u128::from(addr) ^ self.ipv6) & self.class.ipv6_mask == 0
     }
     /// Whether the Rule IPv4 prefix covers the address.
-    #[inline]
+    #[inline(always)]
     pub(super) fn covers_ipv4(&self, addr: Ipv4Addr) -> bool {
         (u32::from(addr) ^ self.ipv4) & !self.class.suffix_mask == 0
     }
     /// Whether the IPv4 address is shared, so that a port is needed to find its CE.
-    #[inline]
+    #[inline(always)]
     pub fn is_shared(&self) -> bool {
         self.class.params.k() > 0
     }
     /// Whether it is a Forwarding Mapping Rule.
-    #[inline]
+    #[inline(always)]
     pub fn is_forwarding(&self) -> bool {
         self.class.flags & FORWARDING != 0
     }
     /// Port parameters of a shared address.
-    #[inline]
+    #[inline(always)]
     pub fn port_params(&self) -> Option<PortParams> {
         self.is_shared().then_some(self.class.params)
     }
     /// The PSID that (IPv4, port) has under this rule: 0 where the address is not shared, `None` for a port that no
     /// PSID owns. A rule with an explicit PSID answers with the port's PSID, be it the rule's or another's.
-    #[inline]
+    #[inline(always)]
     pub fn psid_of(&self, port: u16) -> Option<Psid> {
         self.class.params.psid_of(port)
     }
     /// Whether CEs of this rule have this PSID: every PSID of k bits where the EA bits carry it, else the explicit one.
-    #[inline]
+    #[inline(always)]
     pub(super) fn owns_psid(&self, psid: Psid) -> bool {
         psid.0 & !self.class.ea_psid_mask == self.class.explicit_psid
     }
@@ -197,7 +197,7 @@ impl CompiledRule {
         if self.owns_psid(psid) { self.class.params.port_set(psid) } else { None }
     }
     /// IPv4 address and PSID (0 where not shared) that this IPv6 address of the rule stands for.
-    #[inline]
+    #[inline(always)]
     pub fn decompose(&self, addr: Ipv6Addr) -> (Ipv4Addr, Psid) {
         let (addr, class) = (u128::from(addr), &self.class);
         let ea = (addr >> class.ea_shift) as u64 & class.ea_mask;
@@ -207,7 +207,7 @@ impl CompiledRule {
     }
     /// The MAP address of this IPv4 address of the rule and PSID. A rule whose PSID is explicit, or that has none,
     /// does not look at `psid`.
-    #[inline]
+    #[inline(always)]
     pub fn compose(&self, ipv4: Ipv4Addr, psid: Psid) -> MapAddress {
         let (ipv4, class) = (u32::from(ipv4), &self.class);
         let ea_psid = psid.0 & class.ea_psid_mask;

@@ -40,24 +40,24 @@ impl Dmr {
         }
     }
     /// The prefix.
-    #[inline]
+    #[inline(always)]
     pub fn prefix(&self) -> Ipv6Prefix {
         self.prefix
     }
     /// How far the IPv4 address stands from the end of an address without its u octet.
-    #[inline]
+    #[inline(always)]
     fn shift(&self) -> u32 {
         // A /96 is longer than 64 bits, so the u octet lies inside the prefix.
         if self.prefix.prefix_len() > 64 { 0 } else { 120 - 32 - u32::from(self.prefix.prefix_len()) }
     }
     /// The IPv6 address that stands for `ipv4`: u octet and suffix are zero.
-    #[inline]
+    #[inline(always)]
     pub fn embed(&self, ipv4: Ipv4Addr) -> Ipv6Addr {
         let joined = u128::from(u32::from(ipv4)) << self.shift();
         (u128::from(self.prefix.addr()) | ((joined & !LOW_56) << 8) | (joined & LOW_56)).into()
     }
     /// The IPv4 address inside, `None` outside the prefix. Suffix and u octet are ignored (RFC 6052 §2.2, §2.3).
-    #[inline]
+    #[inline(always)]
     pub fn extract(&self, addr: Ipv6Addr) -> Option<Ipv4Addr> {
         let addr = u128::from(addr);
         if (addr ^ u128::from(self.prefix.addr())) & mask128(self.prefix.prefix_len()) != 0 {
@@ -67,9 +67,9 @@ impl Dmr {
         Some(((joined >> self.shift()) as u32).into())
     }
     /// Whether it is 64:ff9b::/96, which must not carry non-global IPv4 (RFC 6052 §3.1).
-    #[inline]
+    #[inline(always)]
     pub fn is_well_known(&self) -> bool {
-        u128::from(self.prefix.addr()) == WELL_KNOWN && self.prefix.prefix_len() == 96
+        self.prefix.prefix_len() == 96 && u128::from(self.prefix.addr()) == WELL_KNOWN
     }
     /// Whether an embedded address has the checksum of the IPv4 address (RFC 6052 §4.1): the prefix sums up to 0 or
     /// 0xffff, and IPv4 stands on a 16-bit boundary, which of the six lengths only 32 and 96 give.

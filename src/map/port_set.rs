@@ -44,27 +44,27 @@ impl PortParams {
         if a > 15 || k > 16 || a + k > 16 { Err(PortParamsError { a, k }) } else { Ok(Self::of(a, k)) }
     }
     /// PSID offset in bits, 0..=15.
-    #[inline]
+    #[inline(always)]
     pub fn a(self) -> u8 {
         self.a
     }
     /// PSID length in bits, 0..=16; 2^k customers share an address.
-    #[inline]
+    #[inline(always)]
     pub fn k(self) -> u8 {
         self.k
     }
     /// Bits of contiguous ports, 16 - a - k: a customer's ports come in runs of 2^m.
-    #[inline]
+    #[inline(always)]
     pub fn m(self) -> u8 {
         self.m
     }
     /// The lowest port that somebody owns: 0 where a = 0, else 2^(16-a) (RFC 7597 §5.1).
-    #[inline]
+    #[inline(always)]
     pub fn first_port(self) -> u16 {
         self.first_port
     }
     /// The owner of a port; `None` for a port that no PSID owns (a > 0 and A = 0, RFC 7597 §5.1).
-    #[inline]
+    #[inline(always)]
     pub fn psid_of(self, port: u16) -> Option<Psid> {
         let psid = Psid((u32::from(port) >> self.m) as u16 & self.psid_mask);
         (port >= self.first_port).then_some(psid)
@@ -95,28 +95,28 @@ impl PortSet {
         self.psid
     }
     /// Whether the port is in the set.
-    #[inline]
+    #[inline(always)]
     pub fn contains(&self, port: u16) -> bool {
         self.params.psid_of(port) == Some(self.psid)
     }
     /// How many ports, 1..=65536: 2^16 where a = k = 0, else 2^(16-k) - 2^m, or 2^(16-k) where a = 0
     /// (RFC 7597 §5.1).
-    #[inline]
+    #[inline(always)]
     pub fn count(&self) -> u32 {
         self.range_count() << self.params.m()
     }
     /// How many runs of contiguous ports, 1..=32767: 2^a - 1, or 1 where a = 0.
-    #[inline]
+    #[inline(always)]
     pub fn range_count(&self) -> u32 {
         (1 << self.params.a) - self.first_a()
     }
     /// The first A of the set.
-    #[inline]
+    #[inline(always)]
     fn first_a(&self) -> u32 {
         u32::from(self.params.a > 0)
     }
     /// The n-th port in ascending order, n from 0; `None` from `count` on.
-    #[inline]
+    #[inline(always)]
     pub fn nth(&self, n: u32) -> Option<u16> {
         if n >= self.count() {
             return None;
@@ -127,7 +127,7 @@ impl PortSet {
         Some(((a << (16 - self.params.a)) | (u32::from(self.psid.0) << m) | j) as u16)
     }
     /// The inverse of `nth`: `None` for a port that is not in the set.
-    #[inline]
+    #[inline(always)]
     pub fn index_of(&self, port: u16) -> Option<u32> {
         if !self.contains(port) {
             return None;

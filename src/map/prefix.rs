@@ -78,7 +78,7 @@ impl Ipv4Prefix {
         Ipv4Prefix { addr: (u32::from(addr) & mask32(len)).into(), len }
     }
     /// The first address.
-    #[inline]
+    #[inline(always)]
     pub fn addr(&self) -> Ipv4Addr {
         self.addr
     }
@@ -87,12 +87,12 @@ impl Ipv4Prefix {
         (u32::from(self.addr) | !mask32(self.len)).into()
     }
     /// Length in bits, 0..=32.
-    #[inline]
+    #[inline(always)]
     pub fn prefix_len(&self) -> u8 {
         self.len
     }
     /// Whether `addr` lies in the prefix.
-    #[inline]
+    #[inline(always)]
     pub fn contains(&self, addr: Ipv4Addr) -> bool {
         (u32::from(addr) ^ u32::from(self.addr)) & mask32(self.len) == 0
     }
@@ -117,7 +117,7 @@ impl Ipv6Prefix {
         Ipv6Prefix { addr: (u128::from(addr) & mask128(len)).into(), len }
     }
     /// The first address.
-    #[inline]
+    #[inline(always)]
     pub fn addr(&self) -> Ipv6Addr {
         self.addr
     }
@@ -126,12 +126,12 @@ impl Ipv6Prefix {
         (u128::from(self.addr) | !mask128(self.len)).into()
     }
     /// Length in bits, 0..=128.
-    #[inline]
+    #[inline(always)]
     pub fn prefix_len(&self) -> u8 {
         self.len
     }
     /// Whether `addr` lies in the prefix.
-    #[inline]
+    #[inline(always)]
     pub fn contains(&self, addr: Ipv6Addr) -> bool {
         (u128::from(addr) ^ u128::from(self.addr)) & mask128(self.len) == 0
     }

@@ -166,7 +166,7 @@ impl<K: Key, const F: usize, const L: usize> Tree<K, F, L> {
     }
 
     /// The value of the last interval that starts at or below `x`.
-    #[inline]
+    #[inline(always)]
     pub(super) fn get(&self, x: K) -> u32 {
         if x == K::MAX {
             return self.at_max;

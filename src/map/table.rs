@@ -94,7 +94,7 @@ impl RuleTable {
         &self.rules
     }
     /// One rule, compiled. `id` must come from this table.
-    #[inline]
+    #[inline(always)]
     pub fn get(&self, id: RuleId) -> CompiledRule {
         self.compiled.get(id.0)
     }
@@ -103,7 +103,7 @@ impl RuleTable {
         &self.rules[id.0 as usize].spec().name
     }
     /// The DMR of a rule: its own, else the set's. `id` must come from this table.
-    #[inline]
+    #[inline(always)]
     pub fn dmr(&self, id: RuleId) -> &Dmr {
         &self.dmrs[self.get(id).dmr() as usize]
     }
@@ -135,7 +135,7 @@ impl RuleTable {
     }
 
     /// Rule and MAP address that own (IPv4, port): longest prefix, then the PSID (RFC 7597 §5.3, RFC 7599 §8.1).
-    #[inline]
+    #[inline(always)]
     pub fn by_ipv4(&self, ipv4: Ipv4Addr, port: Option<u16>) -> Result<(RuleId, MapAddress), Unmapped> {
         match self.by_ipv4.get(ipv4) {
             Place::Nowhere => Err(Unmapped::NoRule),
@@ -151,7 +151,7 @@ impl RuleTable {
     }
 
     /// The MAP address by the one rule that may cover the IPv4 address.
-    #[inline]
+    #[inline(always)]
     fn mapped(&self, id: RuleId, ipv4: Ipv4Addr, port: Option<u16>) -> Result<(RuleId, MapAddress), Unmapped> {
         let rule = self.get(id);
         if !rule.covers_ipv4(ipv4) {
@@ -168,7 +168,7 @@ impl RuleTable {
     /// Whether a rule owns an IPv4 address of its own prefix: no longer Rule IPv4 prefix takes it away. With the rule's
     /// PSID this is what `by_ipv4` would say, for the price of a lookup only where other rules are nested in this one.
     /// `id` must come from this table.
-    #[inline]
+    #[inline(always)]
     pub fn owns_ipv4(&self, id: RuleId, ipv4: Ipv4Addr) -> bool {
         let rule = self.get(id);
         rule.covers_ipv4(ipv4)
@@ -181,14 +181,14 @@ impl RuleTable {
     }
 
     /// The rule with the longest Rule IPv6 prefix that covers `addr`.
-    #[inline]
+    #[inline(always)]
     pub fn by_ipv6(&self, addr: Ipv6Addr) -> Option<RuleId> {
         let rule = self.by_ipv6.get(addr);
         (rule != NONE && self.compiled.get(rule).covers_ipv6(addr)).then_some(RuleId(rule))
     }
 
     /// The DMR (longest match among `dmrs`) that covers `addr`, with the IPv4 address inside.
-    #[inline]
+    #[inline(always)]
     pub fn by_dmr(&self, addr: Ipv6Addr) -> Option<(&Dmr, Ipv4Addr)> {
         let dmr = match self.dmrs.as_slice() {
             [only] => only,

@@ -32,6 +32,9 @@ pub struct TranslateArgs {
     /// Limit ICMP answers as the daemon does
     #[arg(long)]
     pub rate_limit: bool,
+    /// Answer in JSON, as it does anyway
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// One line of output.

@@ -173,8 +173,9 @@ pub struct Translator {
 /// IPv4 addresses that may never be a source of a packet to be forwarded (RFC 1812 §5.3.7, RFC 3927 §7).
 #[inline(always)]
 pub fn is_illegal_v4(a: Ipv4Addr) -> bool {
-    let [first, second, ..] = a.octets();
-    first == 0 || first == 127 || first >= 224 || (first == 169 && second == 254)
+    let bits = u32::from(a);
+    let first = bits >> 24;
+    first == 0 || first == 127 || first >= 224 || bits >> 16 == 0xa9fe
 }
 
 /// IPv6 addresses that may never be a source of a packet to be forwarded (RFC 4291 §2.5.2, §2.5.3, §2.7).

@@ -155,12 +155,11 @@ impl PacketBuf {
     #[inline(always)]
     pub fn replace_front(&mut self, strip: usize, head: &[u8]) {
         debug_assert!(strip <= self.len() && head.len() <= self.start + strip);
-        if strip > self.len() || head.len() > self.start + strip {
-            return;
-        }
         let body = self.start + strip;
-        self.start = body - head.len();
-        self.storage[self.start..body].copy_from_slice(head);
+        let Some(start) = body.checked_sub(head.len()).filter(|_| body <= self.end) else { return };
+        let Some(room) = self.storage.get_mut(start..body) else { return };
+        room.copy_from_slice(head);
+        self.start = start;
     }
 
     /// Cuts the packet to `len` octets.

@@ -232,7 +232,34 @@ pub fn assert_valid(bytes: &[u8]) {
     }
 }
 
+/// Whether an Authentication Header follows: its body is passed on as it is, and etherparse wants sense in it.
+fn carries_ah(bytes: &[u8]) -> bool {
+    const AH: u8 = 51;
+    match bytes.first().map(|b| b >> 4) {
+        Some(4) => bytes.get(9) == Some(&AH),
+        Some(6) => bytes.get(6) == Some(&AH) || (bytes.get(6) == Some(&44) && bytes.get(40) == Some(&AH)),
+        _ => false,
+    }
+}
+
+/// A packet whose transport is not looked at: its IP header is right.
+fn judge_header(bytes: &[u8]) -> Result<(), String> {
+    if bytes[0] >> 4 == 6 {
+        let (h, rest) = Ipv6Header::from_slice(bytes).map_err(|e| e.to_string())?;
+        return if usize::from(h.payload_length) == rest.len() { Ok(()) } else { Err("IPv6 payload length".into()) };
+    }
+    let (h, _) = Ipv4Header::from_slice(bytes).map_err(|e| e.to_string())?;
+    match (h.header_checksum == h.calc_header_checksum(), usize::from(h.total_len) == bytes.len()) {
+        (false, _) => Err("IPv4 header checksum".into()),
+        (_, false) => Err("IPv4 total length".into()),
+        _ => Ok(()),
+    }
+}
+
 pub fn judge(bytes: &[u8]) -> Result<(), String> {
+    if carries_ah(bytes) {
+        return judge_header(bytes);
+    }
     let sliced = SlicedPacket::from_ip(bytes).map_err(|e| e.to_string())?;
     let (fragment, src, dst) = match sliced.net.as_ref().ok_or("no IP")? {
         NetSlice::Ipv4(ip) => {

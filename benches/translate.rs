@@ -177,17 +177,8 @@ fn many_rules(c: &mut Criterion) {
                 spec(i, v6, v4)
             })
             .collect();
-        let mut engine = br(rules);
-        let provisioned = provisioning(
-            (0..size)
-                .map(|i| {
-                    let v6 = Ipv6Prefix::new(((0x2a00u128 << 112) | (u128::from(i) << 88)).into(), 40).unwrap();
-                    let v4 = Ipv4Prefix::new((0x0b00_0000u32 + (i << 9)).into(), 24).unwrap();
-                    spec(i, v6, v4)
-                })
-                .collect(),
-            None,
-        );
+        let provisioned = provisioning(rules, None);
+        let mut engine = Br::new(&provisioned, &br_params());
         let mut random = Random(0x9e37_79b9_7f4a_7c15);
         let (mut to, mut from) = (Vec::new(), Vec::new());
         for _ in 0..FLOWS {

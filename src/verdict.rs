@@ -123,9 +123,15 @@ drop_reasons! {
     ExtensionHeader "extension-header" "RFC 7915 §5.1.1" Answer::SILENT,
         "An IPv6 extension header stands where it cannot be translated.";
     FragmentWithoutPort "fragment-without-port" "RFC 7599 §10.2" Answer::SILENT,
-        "A later fragment has no port, and the address is shared.";
+        "A later fragment has no port, the address is shared, and early fragments are not held.";
     FragmentedIcmp "fragmented-icmp" "RFC 7915 §1.2" Answer::SILENT,
         "Fragmented ICMP is not translated.";
+    FragmentOverlap "fragment-overlap" "RFC 1858 §4, RFC 5722 §4" Answer::SILENT,
+        "The fragment overlaps the first one, or is a second first one of the same packet.";
+    FragmentTableFull "fragment-table-full" "RFC 7599 §10.2, RFC 4787 REQ-14" Answer::SILENT,
+        "The fragment came before the first one, and there was no room to hold it, or to hold it any longer.";
+    FragmentTimeout "fragment-timeout" "RFC 7599 §10.2, RFC 6146 §4" Answer::SILENT,
+        "The fragment was held until it was too old: the first one of its packet never came.";
     FragmentIllegal "fragment-illegal" "RFC 1858 §2.1" Answer::SILENT,
         "The fragment reaches beyond 65,535 octets, is no multiple of 8, or hides its transport header.";
     ProtocolWithoutPort "protocol-without-port" "RFC 7599 §8.4" Answer::both((3, 13), (1, 1)),

@@ -1,15 +1,12 @@
 //! `mapt-br` and `mapt-ce` as processes: command line, routes, signals, and what a refused start leaves (nothing).
 mod io_support;
 
-use std::io::{BufRead, BufReader, Read};
-use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
-use std::sync::mpsc;
-use std::time::Duration;
+use std::io::Read;
+use std::process::{Command, Output, Stdio};
 
+use io_support::daemon::{Daemon, Files};
 use io_support::{Namespace, privileged, wait_for};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 
 const BR: &str = env!("CARGO_BIN_EXE_mapt-br");
 const CE: &str = env!("CARGO_BIN_EXE_mapt-ce");
@@ -21,80 +18,13 @@ rules:
   - {name: metro-east, rule-ipv6-prefix: 2001:db8::/40, rule-ipv4-prefix: 192.0.2.0/24, ea-len: 16}
 ";
 
-/// A directory with configuration files.
-struct Files(PathBuf);
-
-impl Files {
-    fn new(name: &str, files: &[(&str, &str)]) -> Files {
-        let path = std::env::temp_dir().join(format!("mapt-io-daemon-{}-{name}", std::process::id()));
-        std::fs::create_dir_all(path.join("state")).unwrap();
-        std::fs::write(path.join("rules.yaml"), RULES).unwrap();
-        for (file, text) in files {
-            std::fs::write(path.join(file), text).unwrap();
-        }
-        Files(path)
+/// A directory with configuration files and the rules.
+fn files(name: &str, files: &[(&str, &str)]) -> Files {
+    let made = Files::new(&format!("io-daemon-{name}"), &[("rules.yaml", RULES)]);
+    for (file, text) in files {
+        made.write(file, text);
     }
-
-    fn path(&self, file: &str) -> PathBuf {
-        self.0.join(file)
-    }
-}
-
-impl Drop for Files {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
-/// A running daemon; killed when dropped.
-struct Daemon {
-    child: Child,
-    lines: mpsc::Receiver<String>,
-}
-
-impl Daemon {
-    /// Starts it and waits for its word that it is ready.
-    fn start(namespace: &Namespace, program: &str, config: &Path) -> Daemon {
-        let mut daemon = Daemon::spawn(namespace, Command::new(program).arg("--config").arg(config));
-        let ready = daemon.line();
-        assert!(ready.starts_with("ready: "), "{ready}");
-        daemon
-    }
-
-    fn spawn(namespace: &Namespace, command: &mut Command) -> Daemon {
-        let mut child = namespace.run(|| command.stdout(Stdio::piped()).spawn().unwrap());
-        let (lines_in, lines) = mpsc::channel();
-        let stdout: ChildStdout = child.stdout.take().unwrap();
-        std::thread::spawn(move || {
-            BufReader::new(stdout).lines().map_while(Result::ok).try_for_each(|l| lines_in.send(l))
-        });
-        Daemon { child, lines }
-    }
-
-    fn line(&mut self) -> String {
-        self.lines.recv_timeout(Duration::from_secs(20)).expect("the daemon says nothing")
-    }
-
-    fn signal(&self, signal: Signal) {
-        kill(Pid::from_raw(self.child.id() as i32), signal).unwrap();
-    }
-
-    /// Waits for its end, and returns what it printed since.
-    fn end(mut self) -> (ExitStatus, String) {
-        let mut status = None;
-        wait_for("the daemon to end", || {
-            status = self.child.try_wait().unwrap();
-            status.is_some()
-        });
-        (status.unwrap(), self.lines.iter().collect::<Vec<_>>().join("\n"))
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+    made
 }
 
 /// A start that must be refused with status 1 and one message; nothing may be left in the namespace.
@@ -122,8 +52,7 @@ fn a_br_installs_its_routes_prints_counters_and_ends_clean() {
     if !privileged() {
         return;
     }
-    let files =
-        Files::new("br", &[("br.yaml", "role: br\nrules: rules.yaml\nstate-directory: state\ntun: {queues: 2}\n")]);
+    let files = files("br", &[("br.yaml", "role: br\nrules: rules.yaml\nstate-directory: state\ntun: {queues: 2}\n")]);
     let namespace = Namespace::router();
     let daemon = Daemon::start(&namespace, BR, &files.path("br.yaml"));
     assert_eq!(lines(&namespace.ip("-4 route show")), [BR_ROUTE]);
@@ -174,7 +103,7 @@ fn killed_daemons_are_followed_up_and_neighbours_left_alone() {
     let br = "role: br\nrules: rules.yaml\nstate-directory: state\n";
     let other = "role: br\nrules: other.yaml\nstate-directory: state\ninstance: other\n";
     let other_rules = RULES.replace("192.0.2.0/24", "198.51.100.0/24").replace(":ffff:", ":fffe:");
-    let files = Files::new("killed", &[("br.yaml", br), ("other.yaml", &other_rules), ("br2.yaml", other)]);
+    let files = files("killed", &[("br.yaml", br), ("other.yaml", &other_rules), ("br2.yaml", other)]);
     let namespace = Namespace::router();
     // Only on a persistent device does anything outlive the process.
     namespace.ip("tuntap add dev mapt-br mode tun multi_queue vnet_hdr");
@@ -204,7 +133,7 @@ fn a_ce_takes_everything_ipv4_and_idles_without_a_prefix() {
     if !privileged() {
         return;
     }
-    let files = Files::new(
+    let files = files(
         "ce",
         &[
             ("ce.yaml", "role: ce\nrules: rules.yaml\nend-user-ipv6-prefix: 2001:db8:12:3400::/56\n"),
@@ -236,7 +165,7 @@ fn a_device_removed_under_a_daemon_ends_it_with_a_message() {
     if !privileged() {
         return;
     }
-    let files = Files::new("gone", &[("br.yaml", "role: br\nrules: rules.yaml\n")]);
+    let files = files("gone", &[("br.yaml", "role: br\nrules: rules.yaml\n")]);
     let namespace = Namespace::router();
     let mut command = Command::new(BR);
     let mut daemon = Daemon::spawn(&namespace, command.arg(files.path("br.yaml")).stderr(Stdio::piped()));
@@ -254,7 +183,7 @@ fn cap_net_admin_is_all_the_privilege_it_needs() {
     if !privileged() {
         return;
     }
-    let files = Files::new("nobody", &[("br.yaml", "role: br\nrules: rules.yaml\nsysctl: manage\n")]);
+    let files = files("nobody", &[("br.yaml", "role: br\nrules: rules.yaml\nsysctl: manage\n")]);
     // A program and a device node that nobody (65534) can reach, in a mount namespace of their own.
     std::fs::copy(BR, files.path("mapt-br")).unwrap();
     let script = "d=$1; mknod $d/tun c 10 200 && chmod 666 $d/tun && mount --bind $d/tun /dev/net/tun && \
@@ -279,7 +208,7 @@ fn bad_starts_say_one_thing_and_leave_nothing() {
     if !privileged() {
         return;
     }
-    let files = Files::new(
+    let files = files(
         "bad",
         &[
             ("br.yaml", "role: br\nrules: rules.yaml\n"),
@@ -323,7 +252,7 @@ fn bad_starts_say_one_thing_and_leave_nothing() {
 #[test]
 fn the_dry_run_is_what_the_daemon_does() {
     let config = "role: br\nrules: rules.yaml\ntun: {queues: 2}\n";
-    let files = Files::new(
+    let files = files(
         "dry",
         &[
             ("br.yaml", config),

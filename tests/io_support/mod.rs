@@ -2,6 +2,8 @@
 //! process in them, whatever becomes of the test.
 #![allow(dead_code)]
 
+pub mod daemon;
+
 use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::AsRawFd;

@@ -60,7 +60,13 @@ fn appendix_a() -> Vec<RuleSpec> {
 }
 
 fn br_params() -> BrParams {
-    BrParams { translation: Default::default(), icmp: Default::default(), check_interface_id: true, seed: 7 }
+    BrParams {
+        translation: Default::default(),
+        icmp: Default::default(),
+        check_interface_id: true,
+        fragments: Default::default(),
+        seed: 7,
+    }
 }
 
 fn br(rules: Vec<RuleSpec>) -> Br {
@@ -72,6 +78,8 @@ fn ce() -> Ce {
         translation: Default::default(),
         icmp: Default::default(),
         check_interface_id: true,
+        fragments: Default::default(),
+        rewrite_identification: false,
         napt: true,
         timers: Default::default(),
         seed: 7,

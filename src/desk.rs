@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::engine::TransmitKind;
+use crate::frag::Losses;
 use crate::reply::{IcmpParams, Replier};
 use crate::siit::Refusal;
 use crate::stats::Counters;
-use crate::verdict::{Direction, Verdict};
+use crate::verdict::{Direction, DropReason, Verdict};
 use crate::wire::PacketBuf;
 use crate::wire::queue::PacketQueue;
 
@@ -59,6 +60,52 @@ impl Desk {
                 Verdict::Forward
             }
             Err(refusal) => self.refuse(packet, direction, octets, refusal, now),
+        }
+    }
+
+    /// One input is kept for later.
+    pub fn hold(&mut self, direction: Direction, octets: usize) -> Verdict {
+        self.counters.received(direction, octets);
+        self.counters.held(direction);
+        Verdict::Held
+    }
+
+    /// One input dropped that earns no answer of its own.
+    pub fn drop_silently(&mut self, direction: Direction, octets: usize, reason: DropReason) -> Verdict {
+        self.counters.received(direction, octets);
+        self.counters.dropped(direction, reason, octets);
+        Verdict::Drop { reason, reply: false }
+    }
+
+    /// An input of `octets` that was held goes on as `first` and `others`, or is dropped without an answer.
+    pub fn release(
+        &mut self,
+        first: &PacketBuf,
+        others: &mut PacketQueue,
+        direction: Direction,
+        octets: usize,
+        outcome: Result<(), Refusal>,
+    ) {
+        if let Err(Refusal { reason, .. }) = outcome {
+            return self.counters.dropped_held(direction, reason, 1, octets as u64);
+        }
+        self.counters.released(direction, 1);
+        self.counters.forwarded(direction, first.len() + others.octets());
+        self.more.push().set(first.bytes());
+        while let Some(other) = others.pop() {
+            self.more.push().set(other.bytes());
+        }
+    }
+
+    /// Held inputs were given up.
+    pub fn lose(&mut self, lost: &Losses) {
+        let kinds = [(lost.timeout, DropReason::FragmentTimeout), (lost.full, DropReason::FragmentTableFull)];
+        for (counts, reason) in kinds {
+            for (direction, (packets, octets)) in Direction::ALL.into_iter().zip(counts) {
+                if packets > 0 {
+                    self.counters.dropped_held(direction, reason, packets, octets);
+                }
+            }
         }
     }
 

@@ -5,9 +5,9 @@
 //!                 │     │
 //!                 │   ce │ br                 the two roles (RFC 7599 §8.1-8.4)
 //!                 │     │
-//!            desk  mapping                   what both roles share: count once, answer; rules and drop reasons
+//!           hold desk mapping                what both roles share: fragments; count once, answer; drop reasons
 //!                 │     │
-//!          engine  napt  siit  reply  stats
+//!      engine  napt  siit  frag  reply  stats
 //!                 │     │
 //!                map   wire  verdict         arithmetic on addresses and on bytes
 //! ```
@@ -23,6 +23,8 @@ pub mod ce;
 pub mod config;
 pub mod desk;
 pub mod engine;
+pub mod frag;
+pub mod hold;
 pub mod io;
 pub mod lab;
 pub mod map;

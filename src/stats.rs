@@ -31,8 +31,13 @@ struct Cells {
 impl Cells {
     #[inline(always)]
     fn add(&self, octets: usize) {
-        self.packets.store(self.packets.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-        self.octets.store(self.octets.load(Ordering::Relaxed) + octets as u64, Ordering::Relaxed);
+        self.add_many(1, octets as u64);
+    }
+
+    #[inline(always)]
+    fn add_many(&self, packets: u64, octets: u64) {
+        self.packets.store(self.packets.load(Ordering::Relaxed) + packets, Ordering::Relaxed);
+        self.octets.store(self.octets.load(Ordering::Relaxed) + octets, Ordering::Relaxed);
     }
 
     fn get(&self) -> Traffic {
@@ -81,9 +86,23 @@ impl Counters {
         self.dropped[direction as usize][reason as usize].add(octets);
     }
 
-    /// How many inputs are held now.
-    pub fn set_held(&self, direction: Direction, inputs: u64) {
-        self.held[direction as usize].store(inputs, Ordering::Relaxed);
+    /// Inputs of `octets` in all, held until now, dropped.
+    pub fn dropped_held(&self, direction: Direction, reason: DropReason, packets: u64, octets: u64) {
+        self.dropped[direction as usize][reason as usize].add_many(packets, octets);
+        self.released(direction, packets);
+    }
+
+    /// One input held.
+    pub fn held(&self, direction: Direction) {
+        let cell = &self.held[direction as usize];
+        cell.store(cell.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+    }
+
+    /// Inputs that are no longer held; another engine may have held them, so only the sum over engines that share a
+    /// fragment table is a number of packets.
+    pub fn released(&self, direction: Direction, packets: u64) {
+        let cell = &self.held[direction as usize];
+        cell.store(cell.load(Ordering::Relaxed).wrapping_sub(packets), Ordering::Relaxed);
     }
 
     /// One ICMP error of ours, of `octets`, about a packet of `direction`.
@@ -129,7 +148,7 @@ pub struct DirectionSnapshot {
     pub forwarded: Traffic,
     /// Inputs dropped, by `DropReason as usize`.
     pub dropped: [Traffic; DropReason::COUNT],
-    /// Inputs held now.
+    /// Inputs held now; modulo 2^64 the sum over engines that share a fragment table.
     pub held: u64,
     /// ICMP errors of ours.
     pub replies: Traffic,
@@ -144,7 +163,7 @@ impl Snapshot {
             for (m, t) in mine.dropped.iter_mut().zip(&theirs.dropped) {
                 *m += *t;
             }
-            mine.held += theirs.held;
+            mine.held = mine.held.wrapping_add(theirs.held);
             mine.replies += theirs.replies;
         }
     }
@@ -167,6 +186,7 @@ impl DirectionSnapshot {
 
     /// received = forwarded + dropped + held.
     pub fn is_balanced(&self) -> bool {
-        self.received.packets == self.forwarded.packets + self.dropped_total().packets + self.held
+        let ended = self.forwarded.packets + self.dropped_total().packets;
+        self.received.packets == ended.wrapping_add(self.held)
     }
 }

@@ -185,3 +185,33 @@ fn what_is_no_packet_is_named() {
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(mapt(&["translate"], "").status.code(), Some(2));
 }
+
+/// An early fragment is held; the first one takes it along; one whose first one never comes is summed at the end.
+#[test]
+fn held_fragments_leave_with_the_first_one() {
+    let dir = Dir::new("held");
+    let whole = udp4("10.2.3.4", 53, "192.0.2.18", 1232, &[7; 40]);
+    let piece = |id: u16, from: usize, to: usize| {
+        let (mut header, payload) = etherparse::Ipv4Header::from_slice(&whole).unwrap();
+        header.identification = id;
+        header.fragment_offset = etherparse::IpFragOffset::try_new((from / 8) as u16).unwrap();
+        header.more_fragments = to < payload.len();
+        header.total_len = (20 + to - from) as u16;
+        header.header_checksum = header.calc_header_checksum();
+        let mut out = Vec::new();
+        header.write_raw(&mut out).unwrap();
+        out.extend(&payload[from..to]);
+        hex(&out)
+    };
+    let input = [(0.0, piece(1, 24, 48)), (0.5, piece(2, 24, 48)), (1.0, piece(1, 0, 24)), (60.0, piece(3, 24, 48))];
+    let input: String = input.iter().map(|(at, hex)| format!("{}\n", json!({"at": at, "hex": hex}))).collect();
+    let output = mapt(&["translate", "--config", &dir.path("br.yaml")], &input);
+    let answers = lines(&output);
+    let verdicts: Vec<&str> = answers.iter().map(|a| a["verdict"].as_str().unwrap()).collect();
+    assert_eq!(verdicts, ["held", "held", "forward", "held"]);
+    let packets = answers[2]["packets"].as_array().unwrap();
+    let offsets: Vec<u16> = packets.iter().map(|p| u16::from_be_bytes([unhex(p)[42], unhex(p)[43]])).collect();
+    assert_eq!(offsets, [1, 24], "the first one with more to come, then the last one");
+    assert!(answers[0]["packets"].as_array().unwrap().is_empty());
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "2 held packets expired\n");
+}

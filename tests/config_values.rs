@@ -1,5 +1,6 @@
 //! What a daemon's file means: defaults, every key, the sample files.
 use mapt::config::{Config, Document, Role, RoutesConfig, RuleSet, Sysctl, TunConfig};
+use mapt::frag::FragParams;
 use mapt::napt::Timers;
 use mapt::reply::{IcmpParams, Originate};
 use mapt::siit::{Mtu, TranslationParams, UdpZeroChecksum};
@@ -69,6 +70,7 @@ fn the_full_samples_say_the_defaults() {
     let (Role::Br(full), Role::Br(small)) = (full.role, small.role) else { panic!("BRs") };
     assert_eq!((full.translation, full.check_interface_id), (small.translation, small.check_interface_id));
     assert_eq!(full.icmp.originate, small.icmp.originate);
+    assert_eq!((full.fragments, small.fragments), (FragParams::default(), FragParams::default()));
 
     let (full, small) = (load("config/ce-full.yaml"), load("config/ce.yaml"));
     assert_eq!((&full.instance, &full.routes, full.sysctl), (&small.instance, &small.routes, small.sysctl));
@@ -76,6 +78,8 @@ fn the_full_samples_say_the_defaults() {
     let (Role::Ce(full), Role::Ce(small)) = (full.role, small.role) else { panic!("CEs") };
     assert_eq!((full.translation, full.check_interface_id), (small.translation, small.check_interface_id));
     assert_eq!((full.napt, full.timers), (small.napt, small.timers));
+    assert_eq!((full.fragments, full.rewrite_identification), (FragParams::CE, false));
+    assert_eq!(small.fragments, FragParams::CE);
     assert_eq!((full.icmp.originate, &full.icmp.rfc6791_pool), (small.icmp.originate, &small.icmp.rfc6791_pool));
 }
 
@@ -91,6 +95,7 @@ routes: {install: false, table: 4294967295, metric: 1, protocol: 0xfa}
 sysctl: manage
 mtu: {ipv6: 65535, ipv4: 68, lowest-ipv6: 1400}
 icmp: {rfc6791-pool: [203.0.113.9, 203.0.113.8/31, 198.51.100.1], originate: off, ipv6-source: '2001:db8::1'}
+fragments: {lifetime: 3, packets: 100, held-octets: 2000, rewrite-identification: true}
 napt: {enabled: false, timers: {udp: 120, tcp-established: 7441, tcp-transitory: 10, icmp: 61}}
 udp-zero-checksum: forward
 check-interface-id: false
@@ -118,7 +123,9 @@ state-directory: state
     assert_eq!(params.icmp.rfc6791_pool, pool);
     assert_eq!(params.icmp.originate, Originate::Off);
     assert_eq!(params.icmp.ipv6_source, Some("2001:db8::1".parse().unwrap()));
-    assert!(!params.check_interface_id && !params.napt);
+    assert!(!params.check_interface_id && !params.napt && params.rewrite_identification);
+    let fragments = FragParams { lifetime: Duration::from_secs(3), packets: 100, held_octets: 2000 };
+    assert_eq!(params.fragments, fragments);
     let seconds = Duration::from_secs;
     let timers =
         Timers { udp: seconds(120), tcp_established: seconds(7441), tcp_transitory: seconds(10), icmp: seconds(61) };

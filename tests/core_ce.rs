@@ -253,7 +253,7 @@ fn protocols_without_ports_behind_napt() {
     }
 }
 
-/// FRAG-1, NAT-9: a first fragment has its port; a later one has none.
+/// FRAG-1, NAT-9: a first fragment has its port; a later one has none without a table.
 #[test]
 fn fragments_behind_napt() {
     let make = |place| Make { place, ..Make::new(UDP, 40_000, 53, 1000) };
@@ -267,6 +267,7 @@ fn fragments_behind_napt() {
     whole[..2].copy_from_slice(&first.payload[..2]);
     complete(&mut whole, 17, &first.src, &first.dst);
     assert_eq!(first.payload, whole[..400]);
+    let mut ce = ce_of(&ours(), |p| p.fragments.packets = 0);
     let outcome = handle(&mut ce, &make(Place::Later(50, false)).v4(a4(HOST), a4(SERVER4)));
     assert_eq!((outcome.reason(), outcome.reply), (DropReason::FragmentWithoutPort, None));
     let outcome = handle(&mut ce, &make(Place::Later(50, false)).v6(a6(SERVER), a6(OWN)));

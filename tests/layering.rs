@@ -22,9 +22,11 @@ const IMPORTS: &[(&str, &[&str])] = &[
     // What both roles share: how a rule's answer becomes an address or a reason, and how an input ends.
     ("mapping", &["map", "siit", "verdict"]),
     ("desk", &["engine", "frag", "reply", "siit", "stats", "verdict", "wire"]),
+    // How fragments wait for each other, whatever the role.
+    ("hold", &["desk", "frag", "siit", "verdict", "wire"]),
     // The BR keeps no state of a flow: no napt.
-    ("br", &["desk", "engine", "frag", "map", "mapping", "reply", "siit", "stats", "verdict", "wire"]),
-    ("ce", &["desk", "engine", "frag", "map", "mapping", "napt", "reply", "siit", "stats", "verdict", "wire"]),
+    ("br", &["desk", "engine", "frag", "hold", "map", "mapping", "reply", "siit", "stats", "verdict", "wire"]),
+    ("ce", &["desk", "engine", "frag", "hold", "map", "mapping", "napt", "reply", "siit", "stats", "verdict", "wire"]),
     ("pcp", &["map::port_set", "napt"]),
     // Parameters of the roles, and nothing that moves a packet.
     (
@@ -33,6 +35,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "map",
             "br::BrParams",
             "ce::CeParams",
+            "frag::FragParams",
             "napt::Timers",
             "reply::IcmpParams",
             "reply::Originate",
@@ -57,6 +60,8 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "wire",
             "reply::IcmpParams",
             "reply::Originate",
+            // One table for the engines of all queues.
+            "frag::FragTable",
         ],
     ),
     ("io", &["wire::PacketBuf", "wire::VnetHdr", "wire::buf", "verdict", "stats", "engine", "config", "ops"]),
@@ -65,8 +70,9 @@ const IMPORTS: &[(&str, &[&str])] = &[
 ];
 
 /// Where a packet passes: no panic by our own hand.
-const DATA_PATH: &[&str] =
-    &["wire", "map", "siit", "napt", "frag", "reply", "stats", "verdict", "engine", "mapping", "desk", "br", "ce"];
+const DATA_PATH: &[&str] = &[
+    "wire", "map", "siit", "napt", "frag", "reply", "stats", "verdict", "engine", "mapping", "desk", "hold", "br", "ce",
+];
 const WORLD: &[&str] = &["io", "lab", "fastpath", "bin"];
 const WORLD_AND_OPS: &[&str] = &["io", "lab", "fastpath", "bin", "ops"];
 

@@ -9,6 +9,7 @@ use common::*;
 use mapt::br::Br;
 use mapt::ce::{Ce, CeParams};
 use mapt::engine::Engine;
+use mapt::frag::FragParams;
 use mapt::map::{Dmr, Rule, RuleSpec, RuleTable};
 use mapt::siit::{Mtu, TranslationParams, UdpZeroChecksum};
 use mapt::verdict::{DropReason, Verdict};
@@ -42,6 +43,9 @@ fn params(s: &Settings) -> TranslationParams {
     }
 }
 
+/// The oracle knows one packet at a time: `tests/prop_fragments.rs` has those that need another.
+const STATELESS: FragParams = FragParams { packets: 0, ..FragParams::CE };
+
 fn icmp_of(s: &Settings) -> mapt::reply::IcmpParams {
     mapt::reply::IcmpParams { rfc6791_pool: s.pool.iter().map(|a| Ipv4Addr::from(*a)).collect(), ..icmp_on() }
 }
@@ -51,6 +55,7 @@ fn br_of(world: &World, s: &Settings) -> (Br, Oracle) {
         translation: params(s),
         icmp: icmp_of(s),
         check_interface_id: s.check_interface_id,
+        fragments: STATELESS,
         ..br_params()
     };
     let engine = Br::new(&provisioning(world.rules.clone(), &world.dmr, None), &params);
@@ -62,6 +67,7 @@ fn ce_of(world: &World, s: &Settings, end_user: &str, napt: bool) -> (Ce, Oracle
         translation: params(s),
         icmp: icmp_of(s),
         check_interface_id: s.check_interface_id,
+        fragments: STATELESS,
         napt,
         ..ce_params()
     };
@@ -1004,8 +1010,18 @@ fn the_draws_reach_everything() {
         assert!(reasons.get(way).is_some_and(|n| *n >= 50), "{way}: {:?}", reasons.get(way));
     }
     assert!(reasons.contains_key("IPv4 cut") && reasons.contains_key("IPv6 cut"));
-    // Only a device can ask for offloads; the NAPT and a CE without prefix have properties and scenarios of their own.
-    let elsewhere = ["offload-mismatch", "unprovisioned", "napt-no-mapping", "napt-exhausted", "napt-unsupported"];
+    // Only a device can ask for offloads; the NAPT, the fragment table and a CE without prefix have properties and
+    // scenarios of their own.
+    let elsewhere = [
+        "offload-mismatch",
+        "unprovisioned",
+        "napt-no-mapping",
+        "napt-exhausted",
+        "napt-unsupported",
+        "fragment-overlap",
+        "fragment-table-full",
+        "fragment-timeout",
+    ];
     for reason in DropReason::ALL.iter().map(|r| r.name()).filter(|r| !elsewhere.contains(r)) {
         assert!(reasons.contains_key(reason), "no packet was dropped as {reason}");
     }

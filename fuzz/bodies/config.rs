@@ -3,7 +3,8 @@
 use std::io;
 use std::path::Path;
 
-use mapt::config::{Config, ConfigError, Document, Findings, RuleSet};
+use mapt::config::{Config, ConfigError, Document, Findings, Role, RuleSet};
+use mapt::frag::FragParams;
 use mapt::ops;
 use mapt::wire::PacketBuf;
 
@@ -30,9 +31,14 @@ pub fn config(data: &[u8]) {
         Err(findings) => refused(&findings, lines),
     }
     match Config::load(text, file, &mut loader) {
-        Ok(loaded) => {
+        Ok(mut loaded) => {
             places(&loaded.warnings, lines);
-            let mut engine = ops::engine::build(&loaded.value, 0);
+            // A gigabyte for fragments is allowed, and slow to take a thousand times a second.
+            match &mut loaded.value.role {
+                Role::Br(params) => params.fragments = FragParams { packets: 8, ..FragParams::CE },
+                Role::Ce(params) => params.fragments = FragParams { packets: 8, ..FragParams::CE },
+            }
+            let mut engine = ops::engine::build(&loaded.value);
             let mut packet =
                 PacketBuf::from_slice(&[0x45, 0, 0, 20, 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2]);
             engine.handle(&mut packet, Default::default());

@@ -15,6 +15,7 @@ use std::time::Duration;
 use mapt::br::{Br, BrParams};
 use mapt::ce::{Ce, CeParams};
 use mapt::engine::{Engine, TransmitKind};
+use mapt::frag::FragParams;
 use mapt::map::{Dmr, EndUserPrefix, Provisioning, Rule, RuleSpec, RuleTable};
 use mapt::reply::{IcmpParams, Originate};
 use mapt::siit::{Mtu, TranslationParams};
@@ -24,6 +25,9 @@ use mapt::wire::buf::MAX_PACKET;
 use mapt::wire::{PacketBuf, VnetHdr};
 
 use super::oracle::{self, Ip, Packet};
+
+/// Small enough for a run to fill it.
+const SMALL_TABLE: FragParams = FragParams { lifetime: Duration::from_secs(2), packets: 8, held_octets: 8 << 10 };
 
 /// More steps than this only make an input slow.
 const STEPS: usize = 64;
@@ -96,7 +100,7 @@ pub fn br(data: &[u8]) {
     let (translation, icmp) = params(choice);
     let dmr = if choice & 4 == 0 { "2001:db8:ffff::/64" } else { "64:ff9b::/96" };
     let icmp = IcmpParams { ipv6_source: (choice & 4 != 0).then(|| "2001:db8:ffff::1".parse().expect("ours")), ..icmp };
-    let params = BrParams { translation, icmp, check_interface_id: true, seed: 7 };
+    let params = BrParams { translation, icmp, check_interface_id: true, fragments: SMALL_TABLE, seed: 7 };
     let mut run = Run::new(Box::new(Br::new(&provisioning(rules(), dmr, None), &params)), translation.mtu);
     run.steps(steps, |input, output| {
         // RFC 7599 §8.3: nobody speaks with an address or a port that is not his. Appendix A's rule, by hand.
@@ -123,7 +127,16 @@ pub fn ce(data: &[u8]) {
         _ => (None, true),
     };
     let timers = Default::default();
-    let params = CeParams { translation, icmp, check_interface_id: true, napt, timers, seed: 7 };
+    let params = CeParams {
+        translation,
+        icmp,
+        check_interface_id: true,
+        fragments: SMALL_TABLE,
+        rewrite_identification: choice & 1 != 0,
+        napt,
+        timers,
+        seed: 7,
+    };
     let rules = rules().into_iter().map(|rule| RuleSpec { forwarding: choice & 0x80 == 0, ..rule }).collect();
     let engine = Ce::new(&provisioning(rules, "2001:db8:ffff::/64", end_user), &params);
     let mut run = Run::new(Box::new(engine), translation.mtu);

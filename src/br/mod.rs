@@ -10,14 +10,15 @@ use std::time::Duration;
 
 use crate::desk::Desk;
 use crate::engine::{Engine, TransmitKind};
-use crate::map::{Provisioning, RuleId, RuleTable};
+use crate::frag::{FragParams, FragTable, Key};
+use crate::hold::{self, Hold, Pass, Role, Stop};
+use crate::map::{Provisioning, RuleId, RuleTable, Unmapped};
 use crate::reply::{DUMMY_IPV4, IcmpParams};
-use crate::siit::{
-    self, AddressMap, ErrorFlow, Flow, Plan, Randomness, Refusal, TranslationParams, Translator, V4View, V6View,
-};
+use crate::siit::{self, AddressMap, ErrorFlow, Flow, Plan, Randomness, TranslationParams, Translator, V4View, V6View};
 use crate::stats::Counters;
 use crate::verdict::{Direction, DropReason, Verdict};
 use crate::wire::PacketBuf;
+use crate::wire::queue::PacketQueue;
 
 /// What a BR is told beside its rules.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,24 +29,38 @@ pub struct BrParams {
     pub icmp: IcmpParams,
     /// Compare the whole source address with what its rule would write (RFC 7599 §8.3). Default true.
     pub check_interface_id: bool,
+    /// Fragments of packets to and from shared addresses.
+    pub fragments: FragParams,
     /// Keys what is random.
     pub seed: u64,
 }
 
-/// A BR's engine. It keeps nothing of a packet once it is handled.
+/// A BR's engine. It keeps nothing of a packet once it is handled, except a fragment's ports for a while.
 pub struct Br {
+    core: Core,
+    hold: Hold,
+    desk: Desk,
+}
+
+/// All of a BR but counting, answering and waiting.
+struct Core {
     table: Arc<RuleTable>,
     check_interface_id: bool,
     pool: Vec<Ipv4Addr>,
     translator: Translator,
     plan: Plan,
     last_rule: Cell<Option<RuleId>>,
-    desk: Desk,
 }
 
 impl Br {
-    /// An engine of its own for each thread; the rules are shared.
+    /// An engine with a fragment table of its own.
     pub fn new(provisioning: &Provisioning, params: &BrParams) -> Br {
+        Br::with_fragments(provisioning, params, Arc::new(FragTable::new(&params.fragments, params.seed)))
+    }
+
+    /// An engine of its own for each thread; the rules and the fragment table are shared, since the kernel may put the
+    /// fragments of a packet on different queues.
+    pub fn with_fragments(provisioning: &Provisioning, params: &BrParams, fragments: Arc<FragTable>) -> Br {
         let table = Arc::clone(&provisioning.table);
         let mut pool = params.icmp.rfc6791_pool.clone();
         if pool.is_empty() {
@@ -53,17 +68,30 @@ impl Br {
         }
         let dummy_ipv6 = table.dmrs().first().map(|dmr| dmr.embed(pool[0]));
         Br {
-            table,
-            check_interface_id: params.check_interface_id,
-            pool,
-            translator: Translator { params: params.translation, random: Randomness::new(params.seed) },
-            plan: Plan::default(),
-            last_rule: Cell::new(None),
+            core: Core {
+                table,
+                check_interface_id: params.check_interface_id,
+                pool,
+                translator: Translator { params: params.translation, random: Randomness::new(params.seed) },
+                plan: Plan::default(),
+                last_rule: Cell::new(None),
+            },
+            hold: Hold::new(fragments),
             desk: Desk::new(&params.icmp, dummy_ipv6),
         }
     }
+}
 
-    fn translate(&mut self, packet: &mut PacketBuf, direction: Direction) -> Result<(), Refusal> {
+impl Role for Core {
+    #[inline(always)]
+    fn translate(
+        &mut self,
+        packet: &mut PacketBuf,
+        direction: Direction,
+        pass: Option<Pass>,
+        _now: Duration,
+        more: &mut PacketQueue,
+    ) -> Result<(), Stop> {
         let map = BrMap {
             table: &self.table,
             check_interface_id: self.check_interface_id,
@@ -73,11 +101,43 @@ impl Br {
         };
         let (t, plan) = (&self.translator, &mut self.plan);
         match direction {
-            Direction::V4ToV6 => siit::v4_to_v6::plan(packet, &V4View::parse(packet)?, &map, t, plan)?,
-            Direction::V6ToV4 => siit::v6_to_v4::plan(packet, &V6View::parse(packet)?, &map, t, plan)?,
+            Direction::V4ToV6 => {
+                let mut view = V4View::parse(packet)?;
+                hold::admit_v4(&mut view, pass)?;
+                siit::v4_to_v6::plan(packet, &view, &map, t, plan)?;
+            }
+            Direction::V6ToV4 => {
+                let mut view = V6View::parse(packet)?;
+                hold::admit_v6(&mut view, pass)?;
+                siit::v6_to_v4::plan(packet, &view, &map, t, plan)?;
+            }
         }
-        plan.apply(packet, &mut self.desk.more);
+        plan.apply(packet, more);
         Ok(())
+    }
+
+    fn needs_port(&self, key: &Key) -> bool {
+        match key.direction {
+            Direction::V4ToV6 => {
+                let dst = Ipv4Addr::from_bits(key.dst as u32);
+                matches!(self.table.by_ipv4(dst, None), Err(Unmapped::PortNeeded))
+            }
+            Direction::V6ToV4 => {
+                self.table.by_ipv6(Ipv6Addr::from_bits(key.src)).is_some_and(|id| self.table.get(id).is_shared())
+            }
+        }
+    }
+
+    /// The customer's.
+    fn group(&self, key: &Key) -> u128 {
+        match key.direction {
+            Direction::V4ToV6 => key.dst,
+            Direction::V6ToV4 => key.src,
+        }
+    }
+
+    fn identification(&mut self, _direction: Direction) -> Option<u16> {
+        None
     }
 }
 
@@ -113,8 +173,14 @@ impl AddressMap for BrMap<'_> {
 impl Engine for Br {
     fn handle(&mut self, packet: &mut PacketBuf, now: Duration) -> Verdict {
         let (direction, octets) = (Desk::direction(packet), packet.len());
-        self.last_rule.set(None);
-        let outcome = self.translate(packet, direction);
+        self.core.last_rule.set(None);
+        let outcome = match self.core.translate(packet, direction, None, now, &mut self.desk.more) {
+            Ok(()) => Ok(()),
+            Err(Stop::Refused(refusal)) => Err(refusal),
+            Err(Stop::Fragment) => {
+                return self.hold.handle(&mut self.core, &mut self.desk, packet, direction, now);
+            }
+        };
         self.desk.close(packet, direction, octets, outcome, now)
     }
 
@@ -123,16 +189,18 @@ impl Engine for Br {
     }
 
     fn poll_timeout(&self) -> Option<Duration> {
-        None
+        self.hold.poll_timeout()
     }
 
-    fn handle_timeout(&mut self, _now: Duration) {}
+    fn handle_timeout(&mut self, now: Duration) {
+        self.hold.handle_timeout(&mut self.desk, now);
+    }
 
     fn counters(&self) -> Arc<Counters> {
         self.desk.counters()
     }
 
     fn last_rule(&self) -> Option<&str> {
-        self.last_rule.get().map(|id| self.table.name(id))
+        self.core.last_rule.get().map(|id| self.core.table.name(id))
     }
 }

@@ -10,16 +10,19 @@ use std::time::Duration;
 
 use crate::desk::Desk;
 use crate::engine::{Engine, TransmitKind};
-use crate::map::{Customer, Provisioning, RuleId, RuleTable};
+use crate::frag::{FragParams, FragTable, Key};
+use crate::hold::{self, Hold, Pass, Role, Stop};
+use crate::map::{Customer, PortSet, Provisioning, RuleId, RuleTable, Unmapped};
 use crate::napt::{Inside, Napt, Proposal, Protocol, TcpFlags, Timers};
 use crate::reply::{DUMMY_IPV4, IcmpParams};
 use crate::siit::{
-    self, AddressMap, ErrorFlow, Flow, FlowKind, Plan, Randomness, Refusal, TranslationParams, Translator, V4View,
-    V6View,
+    self, AddressMap, ErrorFlow, Flow, FlowKind, Plan, Randomness, TranslationParams, Translator, V4View, V6View,
 };
 use crate::stats::Counters;
 use crate::verdict::{Direction, DropReason, Verdict};
 use crate::wire::PacketBuf;
+use crate::wire::ip::protocol;
+use crate::wire::queue::PacketQueue;
 use crate::wire::transport::Transport;
 
 /// What a CE is told beside its rules and prefix.
@@ -31,6 +34,11 @@ pub struct CeParams {
     pub icmp: IcmpParams,
     /// Compare the whole source address of an FMR peer with what its rule would write. Default true.
     pub check_interface_id: bool,
+    /// Fragments of packets whose ports are checked or translated.
+    pub fragments: FragParams,
+    /// Give fragmented packets of a shared address an Identification out of the port set (RFC 7599 §10.3). Default
+    /// off: the set is small, and an Identification used again too soon mixes packets (RFC 4963, RFC 6864 §5.3.1).
+    pub rewrite_identification: bool,
     /// `napt.enabled`: off only where the customer has a full address or a prefix (RFC 7599 §8.2). Default on.
     pub napt: bool,
     /// Idle times of mappings.
@@ -39,17 +47,37 @@ pub struct CeParams {
     pub seed: u64,
 }
 
-/// A CE's engine. Its only state is the NAPT's.
+/// A CE's engine. Its only state is the NAPT's, and a fragment's ports for a while.
 pub struct Ce {
+    core: Core,
+    hold: Hold,
+    desk: Desk,
+}
+
+/// All of a CE but counting, answering and waiting.
+struct Core {
     table: Arc<RuleTable>,
     customer: Option<Customer>,
     napt: Option<Napt<Inside>>,
     check_interface_id: bool,
+    identifications: Option<Identifications>,
     pool: Vec<Ipv4Addr>,
     translator: Translator,
     plan: Plan,
     last_rule: Cell<Option<RuleId>>,
-    desk: Desk,
+}
+
+/// Identifications out of the port set, each as seldom as can be (RFC 7599 §10.3).
+struct Identifications {
+    ports: PortSet,
+    next: u32,
+}
+
+impl Identifications {
+    fn next(&mut self) -> u16 {
+        self.next = (self.next + 1) % self.ports.count();
+        self.ports.nth(self.next).unwrap_or(0)
+    }
 }
 
 impl Ce {
@@ -65,25 +93,44 @@ impl Ce {
             .filter(|_| params.napt)
             .map(|c| Napt::new(c.ipv4.addr(), c.ports, params.timers, params.seed ^ 0x6e61_7074));
         let dummy_ipv6 = customer.map(|c| table.dmr(c.rule).embed(pool[0]));
+        let random = Randomness::new(params.seed);
+        // Where the address is not shared, nobody else's Identifications meet ours.
+        let shared = customer.filter(|c| params.rewrite_identification && c.psid.is_some());
+        let identifications =
+            shared.map(|c| Identifications { ports: c.ports, next: random.next_u32() % c.ports.count() });
         Ce {
-            table,
-            customer,
-            napt,
-            check_interface_id: params.check_interface_id,
-            pool,
-            translator: Translator { params: params.translation, random: Randomness::new(params.seed) },
-            plan: Plan::default(),
-            last_rule: Cell::new(None),
+            core: Core {
+                table,
+                customer,
+                napt,
+                check_interface_id: params.check_interface_id,
+                identifications,
+                pool,
+                translator: Translator { params: params.translation, random },
+                plan: Plan::default(),
+                last_rule: Cell::new(None),
+            },
+            hold: Hold::new(Arc::new(FragTable::new(&params.fragments, params.seed))),
             desk: Desk::new(&params.icmp, dummy_ipv6),
         }
     }
 
     /// Mappings of a protocol now.
     pub fn mappings(&self, protocol: Protocol) -> usize {
-        self.napt.as_ref().map_or(0, |napt| napt.mappings(protocol))
+        self.core.napt.as_ref().map_or(0, |napt| napt.mappings(protocol))
     }
+}
 
-    fn translate(&mut self, packet: &mut PacketBuf, direction: Direction, now: Duration) -> Result<(), Refusal> {
+impl Role for Core {
+    #[inline(always)]
+    fn translate(
+        &mut self,
+        packet: &mut PacketBuf,
+        direction: Direction,
+        pass: Option<Pass>,
+        now: Duration,
+        more: &mut PacketQueue,
+    ) -> Result<(), Stop> {
         let Some(customer) = &self.customer else { return Err(DropReason::Unprovisioned.into()) };
         let map = CeMap {
             table: &self.table,
@@ -99,12 +146,18 @@ impl Ce {
         let (t, plan) = (&self.translator, &mut self.plan);
         let transport = match direction {
             Direction::V4ToV6 => {
-                let view = V4View::parse(packet)?;
+                let mut view = V4View::parse(packet)?;
+                hold::admit_v4(&mut view, pass)?;
+                if let (Some(ids), false, None) = (&mut self.identifications, view.header.df, pass) {
+                    // In case that we fragment it.
+                    view.header.id = ids.next();
+                }
                 siit::v4_to_v6::plan(packet, &view, &map, t, plan)?;
                 view.transport
             }
             Direction::V6ToV4 => {
-                let view = V6View::parse(packet)?;
+                let mut view = V6View::parse(packet)?;
+                hold::admit_v6(&mut view, pass)?;
                 siit::v6_to_v4::plan(packet, &view, &map, t, plan)?;
                 view.transport
             }
@@ -115,8 +168,37 @@ impl Ce {
                 Direction::V6ToV4 => napt.commit_inbound(proposal, flags(&transport), now),
             }
         }
-        plan.apply(packet, &mut self.desk.more);
+        plan.apply(packet, more);
         Ok(())
+    }
+
+    fn needs_port(&self, key: &Key) -> bool {
+        let Some(customer) = &self.customer else { return false };
+        if self.napt.is_some() || customer.psid.is_some() {
+            return true;
+        }
+        // A neighbour's address may be shared.
+        match key.direction {
+            Direction::V4ToV6 => {
+                let dst = Ipv4Addr::from_bits(key.dst as u32);
+                matches!(self.table.by_ipv4(dst, None), Err(Unmapped::PortNeeded))
+            }
+            Direction::V6ToV4 => {
+                self.table.by_ipv6(Ipv6Addr::from_bits(key.src)).is_some_and(|id| self.table.get(id).is_shared())
+            }
+        }
+    }
+
+    /// The host of the home, or whoever sends to it.
+    fn group(&self, key: &Key) -> u128 {
+        key.src
+    }
+
+    fn identification(&mut self, direction: Direction) -> Option<u16> {
+        match direction {
+            Direction::V4ToV6 => self.identifications.as_mut().map(Identifications::next),
+            Direction::V6ToV4 => None,
+        }
     }
 }
 
@@ -149,8 +231,8 @@ fn protocol_of(kind: FlowKind) -> Result<Protocol, DropReason> {
         FlowKind::Tcp => Ok(Protocol::Tcp),
         FlowKind::Udp => Ok(Protocol::Udp),
         FlowKind::Echo => Ok(Protocol::Icmp),
-        FlowKind::Later(_) => Err(DropReason::FragmentWithoutPort),
-        FlowKind::Other(_) => Err(DropReason::NaptUnsupported),
+        FlowKind::Later(protocol::TCP | protocol::UDP) => Err(DropReason::FragmentWithoutPort),
+        FlowKind::Later(_) | FlowKind::Other(_) => Err(DropReason::NaptUnsupported),
     }
 }
 
@@ -177,8 +259,14 @@ impl AddressMap for CeMap<'_> {
 impl Engine for Ce {
     fn handle(&mut self, packet: &mut PacketBuf, now: Duration) -> Verdict {
         let (direction, octets) = (Desk::direction(packet), packet.len());
-        self.last_rule.set(None);
-        let outcome = self.translate(packet, direction, now);
+        self.core.last_rule.set(None);
+        let outcome = match self.core.translate(packet, direction, None, now, &mut self.desk.more) {
+            Ok(()) => Ok(()),
+            Err(Stop::Refused(refusal)) => Err(refusal),
+            Err(Stop::Fragment) => {
+                return self.hold.handle(&mut self.core, &mut self.desk, packet, direction, now);
+            }
+        };
         self.desk.close(packet, direction, octets, outcome, now)
     }
 
@@ -187,11 +275,13 @@ impl Engine for Ce {
     }
 
     fn poll_timeout(&self) -> Option<Duration> {
-        self.napt.as_ref().and_then(Napt::poll_timeout)
+        let napt = self.core.napt.as_ref().and_then(Napt::poll_timeout);
+        napt.into_iter().chain(self.hold.poll_timeout()).min()
     }
 
     fn handle_timeout(&mut self, now: Duration) {
-        if let Some(napt) = &mut self.napt {
+        self.hold.handle_timeout(&mut self.desk, now);
+        if let Some(napt) = &mut self.core.napt {
             napt.handle_timeout(now);
         }
     }
@@ -201,6 +291,6 @@ impl Engine for Ce {
     }
 
     fn last_rule(&self) -> Option<&str> {
-        self.last_rule.get().map(|id| self.table.name(id))
+        self.core.last_rule.get().map(|id| self.core.table.name(id))
     }
 }

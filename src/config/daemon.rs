@@ -6,6 +6,7 @@ use super::rules::{RuleSet, rule_set};
 use super::{Config, Role, RoutesConfig, Sysctl, TunConfig};
 use crate::br::BrParams;
 use crate::ce::CeParams;
+use crate::frag::FragParams;
 use crate::map::{Customer, EndUserPrefix, Ipv4Prefix, Provisioning};
 use crate::napt::Timers;
 use crate::reply::{IcmpParams, Originate};
@@ -71,6 +72,13 @@ pub(super) fn daemon(
     let sysctl = fields.get("sysctl", r, decode::choice(&[("check", Sysctl::Check), ("manage", Sysctl::Manage)], ""));
     let mtu = fields.get("mtu", r, mtu).unwrap_or_default();
     let icmp = fields.get("icmp", r, icmp).unwrap_or_default();
+    let fragments = fields.get("fragments", r, fragments).unwrap_or_default();
+    if role == Some(RoleName::Br) && fragments.rewrite_identification.is_some() {
+        let path = Path::Key(fields.path(), "fragments");
+        let message = "`rewrite-identification` is for role ce alone";
+        let at = fields.nested_mark("fragments", "rewrite-identification");
+        r.error(Path::Key(&path, "rewrite-identification"), at, message, "RFC 7599 §10.3");
+    }
     let napt = fields.get("napt", r, napt).unwrap_or(Napt { enabled: true, timers: Timers::default() });
     let checksums =
         [("compute", UdpZeroChecksum::Compute), ("drop", UdpZeroChecksum::Drop), ("forward", UdpZeroChecksum::Forward)];
@@ -125,11 +133,19 @@ pub(super) fn daemon(
         ipv4_address: tun.ipv4_address.or((role == RoleName::Ce).then_some(IPV4_DUMMY)),
     };
     let role = match role {
-        RoleName::Br => Role::Br(BrParams { translation, icmp, check_interface_id, seed: 0 }),
+        RoleName::Br => Role::Br(BrParams {
+            translation,
+            icmp,
+            check_interface_id,
+            fragments: fragments.params(FragParams::default()),
+            seed: 0,
+        }),
         RoleName::Ce => Role::Ce(CeParams {
             translation,
             icmp,
             check_interface_id,
+            fragments: fragments.params(FragParams::CE),
+            rewrite_identification: fragments.rewrite_identification.unwrap_or(false),
             napt: napt.enabled,
             timers: napt.timers,
             seed: 0,
@@ -339,6 +355,35 @@ fn pool(slot: Slot<'_, '_>, r: &mut Reporter<'_>) -> Option<Vec<Ipv4Addr>> {
     pool.sort_unstable();
     pool.dedup();
     (!pool.is_empty()).then_some(pool)
+}
+
+#[derive(Default)]
+struct Fragments {
+    lifetime: Option<u64>,
+    packets: Option<u32>,
+    held_octets: Option<u32>,
+    rewrite_identification: Option<bool>,
+}
+
+impl Fragments {
+    fn params(&self, default: FragParams) -> FragParams {
+        FragParams {
+            lifetime: self.lifetime.map_or(default.lifetime, Duration::from_secs),
+            packets: self.packets.unwrap_or(default.packets),
+            held_octets: self.held_octets.unwrap_or(default.held_octets),
+        }
+    }
+}
+
+fn fragments(slot: Slot<'_, '_>, r: &mut Reporter<'_>) -> Option<Fragments> {
+    let fields = Fields::of(slot, decode::FRAGMENTS, "a mapping", r)?;
+    const RFC: &str = "RFC 7599 §10.2";
+    Some(Fragments {
+        lifetime: fields.get("lifetime", r, decode::integer(2..=120, " seconds", "RFC 6146 §4")),
+        packets: fields.get("packets", r, decode::integer(0..=1_048_576, "", RFC)),
+        held_octets: fields.get("held-octets", r, decode::integer(0..=1_073_741_824, " octets", RFC)),
+        rewrite_identification: fields.get("rewrite-identification", r, decode::boolean),
+    })
 }
 
 struct Napt {

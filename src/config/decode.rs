@@ -15,6 +15,7 @@ const BLOCKS: &[(&str, &[&str])] = &[
     ("routes", ROUTES),
     ("mtu", MTU),
     ("icmp", ICMP),
+    ("fragments", FRAGMENTS),
     ("napt", NAPT),
     ("napt.timers", TIMERS),
     ("control", CONTROL),
@@ -30,6 +31,7 @@ pub const ROOT: &[&str] = &[
     "sysctl",
     "mtu",
     "icmp",
+    "fragments",
     "napt",
     "udp-zero-checksum",
     "check-interface-id",
@@ -41,6 +43,7 @@ pub const TUN: &[&str] = &["name", "queues", "ipv4-address"];
 pub const ROUTES: &[&str] = &["install", "table", "metric", "protocol"];
 pub const MTU: &[&str] = &["ipv6", "ipv4", "lowest-ipv6"];
 pub const ICMP: &[&str] = &["rfc6791-pool", "originate", "ipv6-source"];
+pub const FRAGMENTS: &[&str] = &["lifetime", "packets", "held-octets", "rewrite-identification"];
 pub const NAPT: &[&str] = &["enabled", "timers"];
 pub const TIMERS: &[&str] = &["udp", "tcp-established", "tcp-transitory", "icmp"];
 pub const CONTROL: &[&str] = &["socket"];

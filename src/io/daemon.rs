@@ -78,7 +78,7 @@ pub fn main_of(program: Program) -> ExitCode {
     }
     let plan = Plan::of(&config);
     let result =
-        if arguments.dry_run { dry_run(&plan) } else { serve(&plan, |queue| ops::engine::build(&config, queue)) };
+        if arguments.dry_run { dry_run(&plan) } else { serve(&plan, |queues| ops::engine::build_all(&config, queues)) };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -115,14 +115,14 @@ fn print(text: &str) {
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
-fn serve(plan: &Plan, build: impl Fn(u16) -> Box<dyn Engine>) -> Result<(), DaemonError> {
+fn serve(plan: &Plan, build: impl Fn(usize) -> Vec<Box<dyn Engine>>) -> Result<(), DaemonError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(DaemonError::Runtime)?;
     runtime.block_on(async {
         // Before anything is done that a signal would leave undone.
         let mut signals = Signals::new().map_err(DaemonError::Runtime)?;
         let (device, mut installed) = setup::install(plan).await?;
         let (queues, offloads) = (device.queues.len(), device.offloads);
-        let engines = (0..queues as u16).map(build).collect();
+        let engines = build(queues);
         let mut running = match run::start(device, engines) {
             Ok(running) => running,
             Err(error) => {

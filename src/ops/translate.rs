@@ -11,7 +11,8 @@ use super::{capture, engine, files};
 use crate::config::{Config, Role};
 use crate::engine::{Engine, TransmitKind};
 use crate::reply::{IcmpParams, Originate};
-use crate::verdict::Verdict;
+use crate::stats::DirectionSnapshot;
+use crate::verdict::{DropReason, Verdict};
 use crate::wire::PacketBuf;
 
 /// What `mapt translate` is asked.
@@ -84,13 +85,14 @@ pub fn run(
     errors: &mut dyn Write,
 ) -> Result<(), Failure> {
     let config = configured(config, args);
-    let mut session = Session { engine: engine::build(&config, 0), packet: PacketBuf::new(), n: 0, expired: 0 };
+    let mut session = Session { engine: engine::build(&config), packet: PacketBuf::new(), n: 0 };
     match &args.pcap {
         Some(path) => from_capture(&mut session, path, args.write.as_deref(), output, errors)?,
         None => from_lines(&mut session, args.write.as_deref(), input, output)?,
     }
-    if session.expired > 0 {
-        writeln!(errors, "{} held packets expired", session.expired).map_err(|e| e.to_string())?;
+    let expired = session.expired();
+    if expired > 0 {
+        writeln!(errors, "{expired} held packets expired").map_err(|e| e.to_string())?;
     }
     Ok(())
 }
@@ -113,10 +115,16 @@ struct Session {
     engine: Box<dyn Engine>,
     packet: PacketBuf,
     n: u64,
-    expired: u64,
 }
 
 impl Session {
+    /// Inputs held for nothing, up to the last one or beyond.
+    fn expired(&self) -> u64 {
+        let counters = self.engine.counters().snapshot();
+        let one = |d: &DirectionSnapshot| d.held + d.dropped[DropReason::FragmentTimeout as usize].packets;
+        counters.directions.iter().map(one).sum()
+    }
+
     /// One input, one line.
     fn input(&mut self, bytes: &[u8], at: Duration, output: &mut dyn Write) -> Result<Left, Failure> {
         self.tick(at);
@@ -155,9 +163,6 @@ impl Session {
     fn tick(&mut self, now: Duration) {
         while let Some(due) = self.engine.poll_timeout().filter(|due| *due <= now) {
             self.engine.handle_timeout(now);
-            while self.engine.poll_transmit().is_some() {
-                self.expired += 1;
-            }
             // An engine that is still due has more than one round of work; one that stays due forever must not hang us.
             if self.engine.poll_timeout() == Some(due) && due < now {
                 break;

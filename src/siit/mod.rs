@@ -17,6 +17,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use crate::verdict::DropReason;
 use crate::wire::VnetHdr;
+use crate::wire::ip::protocol;
 use crate::wire::transport::Transport;
 
 pub use params::{Mtu, TranslationParams, UdpZeroChecksum};
@@ -48,7 +49,7 @@ impl FlowKind {
     /// Why a flow of this kind cannot reach a shared address.
     pub fn portless_reason(self) -> DropReason {
         match self {
-            FlowKind::Later(_) => DropReason::FragmentWithoutPort,
+            FlowKind::Later(protocol::TCP | protocol::UDP) => DropReason::FragmentWithoutPort,
             _ => DropReason::ProtocolWithoutPort,
         }
     }

@@ -165,7 +165,7 @@ fn behind(
         if f.offset != 0 {
             // RFC 1858 §3.2.1, RFC 3128: offset 8 could overwrite the flags or the checksum of the first one.
             let hides = number == protocol::TCP && f.offset < 20;
-            return if hides { Err(DropReason::FragmentIllegal) } else { Ok(Transport::Later) };
+            return if hides { Err(DropReason::FragmentIllegal) } else { Ok(Transport::Later { ports: None }) };
         }
     }
     let rest = b.get(header_len..b.len().min(total_len)).unwrap_or(&[]);
@@ -182,7 +182,9 @@ fn flow<A>(src: A, dst: A, transport: &Transport, number: u8) -> Flow<A> {
         Transport::Tcp { src, dst, .. } => (src, dst, FlowKind::Tcp),
         Transport::Udp { src, dst, .. } => (src, dst, FlowKind::Udp),
         Transport::Echo { id, .. } => (id, id, FlowKind::Echo),
-        Transport::Later => (0, 0, FlowKind::Later(number)),
+        Transport::Later { ports: Some((src, dst)) } if number == protocol::TCP => (src, dst, FlowKind::Tcp),
+        Transport::Later { ports: Some((src, dst)) } if number == protocol::UDP => (src, dst, FlowKind::Udp),
+        Transport::Later { .. } => (0, 0, FlowKind::Later(number)),
         Transport::IcmpError { .. } | Transport::IcmpOther { .. } | Transport::Other => (0, 0, FlowKind::Other(number)),
     };
     Flow { src, dst, src_port, dst_port, kind }

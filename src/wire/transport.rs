@@ -49,7 +49,10 @@ pub enum Transport {
     /// Any other protocol.
     Other,
     /// A later fragment: the header is in another packet.
-    Later,
+    Later {
+        /// Source and destination port, where that other packet is known.
+        ports: Option<(u16, u16)>,
+    },
 }
 
 /// Why there is no transport header.

@@ -8,6 +8,7 @@ use etherparse::*;
 use mapt::br::{Br, BrParams};
 use mapt::ce::{Ce, CeParams};
 use mapt::engine::{Engine, TransmitKind};
+use mapt::frag::FragParams;
 use mapt::map::{EndUserPrefix, Provisioning, Rule, RuleSpec, RuleTable};
 use mapt::reply::{IcmpParams, Originate};
 use mapt::siit::TranslationParams;
@@ -59,8 +60,19 @@ pub fn icmp_on() -> IcmpParams {
     IcmpParams { originate: Originate::On, ..IcmpParams::default() }
 }
 
+/// One bucket: most tests make an engine or two and send a packet.
+pub fn small_table() -> FragParams {
+    FragParams { packets: 64, held_octets: 128 << 10, ..FragParams::default() }
+}
+
 pub fn br_params() -> BrParams {
-    BrParams { translation: TranslationParams::default(), icmp: icmp_on(), check_interface_id: true, seed: 7 }
+    BrParams {
+        translation: TranslationParams::default(),
+        icmp: icmp_on(),
+        check_interface_id: true,
+        fragments: small_table(),
+        seed: 7,
+    }
 }
 
 pub fn ce_params() -> CeParams {
@@ -68,6 +80,8 @@ pub fn ce_params() -> CeParams {
         translation: TranslationParams::default(),
         icmp: icmp_on(),
         check_interface_id: true,
+        fragments: small_table(),
+        rewrite_identification: false,
         napt: true,
         timers: Default::default(),
         seed: 7,

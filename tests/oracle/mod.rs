@@ -106,13 +106,20 @@ pub struct Flow<const N: usize> {
     pub ports: Option<(u16, u16)>,
     /// 1 for ICMP of either version.
     pub protocol: u8,
+    /// A later fragment of TCP or UDP: the ports are elsewhere.
     pub later: bool,
 }
 
 impl<const N: usize> Flow<N> {
     fn read(src: [u8; N], dst: [u8; N], protocol: u8, upper: &Upper, payload: &[u8]) -> Flow<N> {
         let protocol = if protocol == 58 { 1 } else { protocol };
-        Flow { src, dst, ports: upper.ports(payload), protocol, later: upper == &Upper::Later }
+        Flow {
+            src,
+            dst,
+            ports: upper.ports(payload),
+            protocol,
+            later: upper == &Upper::Later && matches!(protocol, 6 | 17),
+        }
     }
 
     fn src_port(&self) -> Option<u16> {

@@ -64,7 +64,7 @@ fn a_br_installs_its_routes_prints_counters_and_ends_clean() {
     assert!(namespace.ip("-d link show dev mapt-br").contains("numqueues 2"));
 
     daemon.signal(Signal::SIGUSR1);
-    let mut daemon = daemon;
+
     assert!(daemon.line().starts_with("mapt-br "));
     // A packet to a port that nobody owns, then the counters tell.
     namespace.ip("address add 203.0.113.9/32 dev lo");
@@ -193,7 +193,7 @@ fn cap_net_admin_is_all_the_privilege_it_needs() {
     namespace.sysctl("ipv4/ip_forward", "0");
     let mut command = Command::new("unshare");
     command.args(["--mount", "sh", "-c", script, "sh"]).arg(&files.0);
-    let mut daemon = Daemon::spawn(&namespace, &mut command);
+    let daemon = Daemon::spawn(&namespace, &mut command);
     assert!(daemon.line().starts_with("ready: mapt-br "));
     assert_eq!(lines(&namespace.ip("-4 route show")), [BR_ROUTE]);
     assert_eq!(namespace.get_sysctl("ipv4/ip_forward"), "1");

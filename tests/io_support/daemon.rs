@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
-use std::sync::mpsc;
+use std::sync::{Mutex, mpsc};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
@@ -62,13 +62,13 @@ impl Printed {
 /// A running daemon; killed when dropped.
 pub struct Daemon {
     pub child: Child,
-    lines: mpsc::Receiver<String>,
+    lines: Mutex<mpsc::Receiver<String>>,
 }
 
 impl Daemon {
     /// Starts it and waits for its word that it is ready.
     pub fn start(namespace: &Namespace, program: &str, config: &Path) -> Daemon {
-        let mut daemon = Daemon::spawn(namespace, Command::new(program).arg("--config").arg(config));
+        let daemon = Daemon::spawn(namespace, Command::new(program).arg("--config").arg(config));
         let ready = daemon.line();
         assert!(ready.starts_with("ready: "), "{ready}");
         daemon
@@ -81,11 +81,11 @@ impl Daemon {
         std::thread::spawn(move || {
             BufReader::new(stdout).lines().map_while(Result::ok).try_for_each(|l| lines_in.send(l))
         });
-        Daemon { child, lines }
+        Daemon { child, lines: Mutex::new(lines) }
     }
 
-    pub fn line(&mut self) -> String {
-        self.lines.recv_timeout(Duration::from_secs(20)).expect("the daemon says nothing")
+    pub fn line(&self) -> String {
+        self.lines.lock().unwrap().recv_timeout(Duration::from_secs(20)).expect("the daemon says nothing")
     }
 
     pub fn signal(&self, signal: Signal) {
@@ -93,7 +93,7 @@ impl Daemon {
     }
 
     /// Its counters now.
-    pub fn counters(&mut self) -> Printed {
+    pub fn counters(&self) -> Printed {
         self.signal(Signal::SIGUSR1);
         while !self.line().contains("v4_to_v6") {}
         let mut rows = BTreeMap::new();
@@ -118,7 +118,7 @@ impl Daemon {
             status = self.child.try_wait().unwrap();
             status.is_some()
         });
-        (status.unwrap(), self.lines.iter().collect::<Vec<_>>().join("\n"))
+        (status.unwrap(), self.lines.lock().unwrap().iter().collect::<Vec<_>>().join("\n"))
     }
 }
 

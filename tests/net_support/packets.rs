@@ -86,8 +86,12 @@ impl Listener {
 
     /// The next packet, `None` after the time-out.
     pub fn next(&self) -> Option<Vec<u8>> {
+        self.receive(MsgFlags::empty())
+    }
+
+    fn receive(&self, flags: MsgFlags) -> Option<Vec<u8>> {
         let mut buffer = vec![0; 65_536];
-        match recv(self.fd.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
+        match recv(self.fd.as_raw_fd(), &mut buffer, flags) {
             Ok(n) => {
                 buffer.truncate(n);
                 Some(buffer)
@@ -95,6 +99,22 @@ impl Listener {
             Err(Errno::EAGAIN) => None,
             Err(errno) => panic!("{errno}"),
         }
+    }
+
+    /// Packets of which `wanted` is true: `count` of them, and what else is there by then.
+    pub fn collect(&self, count: usize, wanted: impl Fn(&[u8]) -> bool) -> Vec<Vec<u8>> {
+        let mut packets = Vec::new();
+        while packets.len() < count {
+            let packet = self.next().unwrap_or_else(|| panic!("{} packets came, and not {count}", packets.len()));
+            packets.extend(Some(packet).filter(|packet| wanted(packet)));
+        }
+        packets.extend(self.waiting().into_iter().filter(|packet| wanted(packet)));
+        packets
+    }
+
+    /// Packets that are there now.
+    pub fn waiting(&self) -> Vec<Vec<u8>> {
+        std::iter::from_fn(|| self.receive(MsgFlags::MSG_DONTWAIT)).collect()
     }
 
     /// Packets up to the first one of which `last` is true, without it.
@@ -185,4 +205,16 @@ pub fn fragments(src: &str, dst: &str, protocol: u8, id: u16, payload: &[u8], ro
         ipv4(src, dst, protocol, id, (index * room / 8) as u16 | more, part)
     };
     payload.chunks(room).enumerate().map(one).collect()
+}
+
+/// A TCP segment with ACK alone and its checksum.
+pub fn tcp(src: &str, dst: &str, ports: (u16, u16), data: &[u8]) -> Vec<u8> {
+    let mut segment = [ports.0.to_be_bytes(), ports.1.to_be_bytes()].concat();
+    segment.extend([0, 0, 0, 1, 0, 0, 0, 1, 5 << 4, 0x10, 0x20, 0, 0, 0, 0, 0]);
+    segment.extend(data);
+    let addresses = [src, dst].map(|a| a.parse::<Ipv4Addr>().unwrap().octets()).concat();
+    let pseudo = [&addresses[..], &[0, TCP], &(segment.len() as u16).to_be_bytes()].concat();
+    let sum = checksum(&[&pseudo, &segment]);
+    segment[16..18].copy_from_slice(&sum.to_be_bytes());
+    segment
 }

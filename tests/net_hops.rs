@@ -1,0 +1,88 @@
+//! traceroute and mtr through both translators: IPv6 hops answer by addresses of `icmp.rfc6791-pool`.
+mod io_support;
+mod net_support;
+
+use io_support::Namespace;
+use net_support::{BR_IPV4, BR_POOL, CE_POOL, NAPT, OWN, SERVER, SHARED, World, ready, run};
+
+const PROGRAMS: [&str; 3] = ["ip", "traceroute", "mtr"];
+
+/// What may answer at one hop.
+type Hop<'a> = &'a [&'a str];
+
+/// traceroute by UDP, ICMP and TCP, and mtr, all at once.
+fn trace(name: &str, from: &Namespace, target: &str, path: &[Hop]) {
+    std::thread::scope(|scope| {
+        for method in ["-U", "-I", "-T -p 4443", "--sport=45001 -U -p 45002 -N 1"] {
+            scope.spawn(move || {
+                let text = run(from, "traceroute", &format!("-n -4 -q 2 -w 3 -m 12 {method} {target}"));
+                // ` 3  192.0.0.9  0.4 ms 192.0.0.10  0.3 ms`
+                let hops: Vec<Vec<&str>> = text.lines().skip(1).map(|line| addresses(line).collect()).collect();
+                check(&format!("{name}: traceroute {method}"), &hops, path, &text);
+            });
+        }
+        scope.spawn(move || {
+            let text = run(from, "mtr", &format!("-n -4 --report --report-cycles 3 -i 0.2 -G 1 -m 12 {target}"));
+            // `  3.|-- 192.0.0.9  0.0%  3 ...`, and `    |  |-- 192.0.0.10` for a second address of the same hop.
+            let mut hops: Vec<Vec<&str>> = Vec::new();
+            for line in text.lines().filter(|line| line.contains("|--")) {
+                if line.contains(".|--") {
+                    hops.push(Vec::new());
+                }
+                hops.last_mut().unwrap().extend(addresses(line));
+            }
+            check(&format!("{name}: mtr"), &hops, path, &text);
+            let losses = text.lines().filter(|line| line.contains(".|--")).map(|line| line.contains(" 0.0% "));
+            assert!(losses.zip(path).all(|(none, hop)| none || hop.is_empty()), "{name}: mtr\n{text}");
+        });
+    });
+}
+
+fn addresses(line: &str) -> impl Iterator<Item = &str> {
+    line.split_whitespace().filter(|word| word.parse::<std::net::Ipv4Addr>().is_ok())
+}
+
+fn check(name: &str, hops: &[Vec<&str>], path: &[Hop], text: &str) {
+    assert_eq!(hops.len(), path.len(), "{name}\n{text}");
+    for (number, (seen, expected)) in hops.iter().zip(path).enumerate() {
+        let silent = expected.is_empty();
+        assert!(
+            seen.is_empty() == silent && seen.iter().all(|a| expected.contains(a)),
+            "{name}: hop {}\n{text}",
+            number + 1
+        );
+    }
+}
+
+/// Each translator costs two hops, its kernel's way into the TUN and out of it, once in either family.
+#[test]
+fn from_home_the_ce_names_the_ipv6_hops() {
+    if !ready(&PROGRAMS) {
+        return;
+    }
+    let world = World::mapt("hops", &[SHARED, NAPT, OWN], 1500);
+    std::thread::scope(|scope| {
+        for site in &world.sites {
+            scope.spawn(move || {
+                let lan = format!("192.168.{}.1", site.home.number);
+                // CE in IPv4 and IPv6, near, far, BR in IPv6 and IPv4.
+                let pool: Hop = &CE_POOL;
+                let path: [Hop; 7] = [&[&lan], pool, pool, pool, pool, &[BR_IPV4], &[SERVER]];
+                trace(site.home.ipv4, &site.host, SERVER, &path);
+            });
+        }
+    });
+    world.nothing_refused();
+}
+
+#[test]
+fn from_the_server_the_br_names_the_ipv6_hops() {
+    if !ready(&PROGRAMS) {
+        return;
+    }
+    let world = World::mapt("hops-in", &[OWN], 1500);
+    let pool: Hop = &BR_POOL;
+    let path: [Hop; 7] = [&[BR_IPV4], pool, pool, pool, pool, &[], &[OWN.ipv4]];
+    trace("from the server", &world.server, OWN.ipv4, &path);
+    world.nothing_refused();
+}

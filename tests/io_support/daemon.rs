@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, mpsc};
 use std::time::Duration;
 
@@ -18,7 +19,9 @@ pub struct Files(pub PathBuf);
 
 impl Files {
     pub fn new(name: &str, files: &[(&str, &str)]) -> Files {
-        let path = std::env::temp_dir().join(format!("mapt-{}-{name}", std::process::id()));
+        static MADE: AtomicU32 = AtomicU32::new(0);
+        let number = MADE.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("mapt-{}-{number}-{name}", std::process::id()));
         std::fs::create_dir_all(path.join("state")).unwrap();
         let made = Files(path);
         for (file, text) in files {

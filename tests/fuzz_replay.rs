@@ -143,6 +143,27 @@ fn fragment4(packet: Vec<u8>, offset: u16, more: bool) -> Vec<u8> {
     })
 }
 
+/// The fragments of a packet whose payload is cut at these offsets, in the order in which they are to be fed.
+fn fragments(packet: &[u8], cuts: [usize; 4], order: &[usize]) -> Vec<Vec<u8>> {
+    let (v6, at) = (packet[0] >> 4 == 6, if packet[0] >> 4 == 6 { 40 } else { 20 });
+    let piece = |n: &usize| {
+        let (from, to) = (cuts[*n], cuts[n + 1].min(packet.len() - at));
+        let more = at + to < packet.len();
+        let mut part = [&packet[..at], &packet[at + from..at + to]].concat();
+        if v6 {
+            part[4..6].copy_from_slice(&((to - from) as u16).to_be_bytes());
+            fragment6(&part, from as u16, more)
+        } else {
+            part[2..4].copy_from_slice(&((to - from + 20) as u16).to_be_bytes());
+            fragment4(part, from as u16, more)
+        }
+    };
+    order.iter().map(piece).collect()
+}
+
+/// Orders of three fragments: early ones, a duplicate, two first ones, a last one that never meets the first.
+const ORDERS: [&[usize]; 6] = [&[0, 1, 2], &[2, 1, 0], &[1, 0, 2, 2], &[0, 0, 1], &[2, 2, 0, 1], &[1, 2]];
+
 /// Options in front of an IPv4 packet's payload; a multiple of four octets.
 fn options4(packet: &[u8], options: &[u8]) -> Vec<u8> {
     let mut out = [&packet[..20], options, &packet[20..]].concat();
@@ -328,6 +349,15 @@ fn ce_seeds() -> Vec<(String, Vec<u8>)> {
             .flat_map(|packet| [step(0, packet), step(ANSWER | MEND, b"xy"), step(ERROR, &[1, 3, 0, 0, 0, 0])]);
         add(name.into(), choice, steps.collect());
     }
+    for (n, order) in ORDERS.into_iter().enumerate() {
+        for (choice, src, len) in [(0, host, 64), (1, host, 3000), (3 << 2, "198.51.100.18", 64)] {
+            let packet = udp4(src, 40_000, server, 53, &vec![9; len]);
+            let parts = fragments(&packet, [0, 32, len / 8 * 4, 9999], order);
+            let mut steps: Vec<Vec<u8>> = parts.iter().map(|part| step(0, part)).collect();
+            steps.extend([step(WAIT, &[0, 1]), step(0, &parts[0]), step(WAIT, &[0, 5]), step(0, &parts[0])]);
+            add(format!("fragments-{n}-{choice}"), choice, steps);
+        }
+    }
     // From the BR and from a neighbour, with nothing open.
     for (kind, packet) in kinds6("2001:db8:ffff:0:cb:71:500:0", 443, "2001:db8:12:3400:0:c000:212:34") {
         add(format!("in-{kind}"), 0, vec![step(0, &packet)]);
@@ -362,6 +392,16 @@ fn br_seeds() -> Vec<(String, Vec<u8>)> {
     for (kind, superpacket) in offloaded(&tcp, &udp, false) {
         add(format!("to-customer-{kind}"), 0, vec![superpacket.clone()]);
         add(format!("to-customer-small-mtu-{kind}"), 1, vec![superpacket, step(ERROR, &[1, 0, 0, 0, 0, 0])]);
+    }
+    for (n, order) in ORDERS.into_iter().enumerate() {
+        let packets = [udp6(map, 1232, dmr, 53, &[5; 64]), udp4("203.0.113.5", 443, "192.0.2.18", 1232, &[5; 1300])];
+        for (v, packet) in packets.iter().enumerate() {
+            let parts = fragments(packet, [0, 40, 64, 9999], order);
+            let mut steps: Vec<Vec<u8>> = parts.iter().map(|part| step(0, part)).collect();
+            steps.extend([step(WAIT, &[0, 1]), step(0, &parts[0]), step(WAIT, &[0, 5]), step(0, &parts[0])]);
+            add(format!("fragments-{n}-{v}"), 0, steps.clone());
+            add(format!("fragments-small-mtu-{n}-{v}"), 1, steps);
+        }
     }
     // The IPv6 checksum of this one comes out as zero, which UDP must write as 0xffff (RFC 8200 §8.1).
     let zero_sum = |payload: &[u8]| udp6(dmr, 443, map, 1232, payload);

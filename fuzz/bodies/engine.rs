@@ -19,7 +19,7 @@ use mapt::frag::FragParams;
 use mapt::map::{Dmr, EndUserPrefix, Provisioning, Rule, RuleSpec, RuleTable};
 use mapt::reply::{IcmpParams, Originate};
 use mapt::siit::{Mtu, TranslationParams};
-use mapt::stats::Snapshot;
+use mapt::stats::{DirectionSnapshot, Snapshot};
 use mapt::verdict::Verdict;
 use mapt::wire::buf::MAX_PACKET;
 use mapt::wire::{PacketBuf, VnetHdr};
@@ -140,6 +140,7 @@ pub fn ce(data: &[u8]) {
     let rules = rules().into_iter().map(|rule| RuleSpec { forwarding: choice & 0x80 == 0, ..rule }).collect();
     let engine = Ce::new(&provisioning(rules, "2001:db8:ffff::/64", end_user), &params);
     let mut run = Run::new(Box::new(engine), translation.mtu);
+    run.rewrites = choice & 1 != 0;
     run.steps(steps, |_, output| {
         // RFC 7599 §8.1: the source is the MAP address, the port one of the 252.
         let out = Ip::quoted(&output.bytes).expect("an output");
@@ -157,12 +158,17 @@ struct Run {
     mtu: Mtu,
     now: Duration,
     last: Option<Packet>,
+    /// Held inputs, and some that have expired since.
+    held: Vec<Packet>,
+    /// Whether the Identifications of a home's fragments are replaced.
+    rewrites: bool,
     before: Snapshot,
 }
 
 impl Run {
     fn new(engine: Box<dyn Engine>, mtu: Mtu) -> Run {
-        Run { engine, mtu, now: Duration::from_secs(1000), last: None, before: Snapshot::default() }
+        let now = Duration::from_secs(1000);
+        Run { engine, mtu, now, last: None, held: Vec::new(), rewrites: false, before: Snapshot::default() }
     }
 
     fn steps(&mut self, mut data: &[u8], check: impl Fn(&Packet, &Packet)) {
@@ -175,6 +181,9 @@ impl Run {
                 let seconds = step.first_chunk().map_or(0, |b| u16::from_be_bytes(*b));
                 self.now += Duration::from_secs(u64::from(seconds));
                 self.engine.handle_timeout(self.now);
+                assert!(self.engine.poll_transmit().is_none(), "what expires goes nowhere");
+                self.before = self.engine.counters().snapshot();
+                assert!(self.before.directions.iter().all(DirectionSnapshot::is_balanced));
                 continue;
             }
             if let Some(packet) = self.packet(what, step) {
@@ -244,17 +253,42 @@ impl Run {
         if let Some(reply) = &reply {
             self.check_reply(&input, reply);
         }
-        if verdict != Verdict::Forward {
-            assert!(outputs.is_empty(), "{verdict:?}");
-            return;
+        match verdict {
+            Verdict::Forward => {}
+            Verdict::Held => {
+                assert!(outputs.is_empty());
+                let ip = Ip::whole(&input.bytes).expect("only packets are held");
+                assert!(ip.fragment.is_some_and(|(_, offset, _)| offset > 0), "only later fragments wait");
+                self.held.push(input);
+                return;
+            }
+            Verdict::Drop { .. } => return assert!(outputs.is_empty(), "{verdict:?}"),
         }
-        oracle::check_forwarded(&input, &outputs);
-        for output in &outputs {
-            assert!(output.bytes.len() <= MAX_PACKET);
-            let mtu = if output.bytes[0] >> 4 == 6 { self.mtu.ipv6 } else { self.mtu.ipv4 };
-            assert!(output.is_gso() || output.bytes.len() <= mtu as usize, "{} octets", output.bytes.len());
-            check(&input, output);
+        // What was held for this packet follows it, in its order; some of it may have been dropped.
+        let ip = Ip::whole(&input.bytes).expect("only packets are forwarded");
+        let ours = |held: &Packet| Ip::whole(&held.bytes).is_some_and(|h| h.fragment_key() == ip.fragment_key());
+        let waited = if ip.fragment.is_some_and(|(_, offset, _)| offset == 0) {
+            self.held.extract_if(.., |held| ours(held)).collect()
+        } else {
+            Vec::new()
+        };
+        let mut rest = &outputs[..];
+        for (n, cause) in [&input].into_iter().chain(&waited).enumerate() {
+            let len = if waited.is_empty() { rest.len() } else { oracle::pieces_of(cause, rest) };
+            let (its, others) = rest.split_at(len);
+            rest = others;
+            if n > 0 && its.is_empty() {
+                continue;
+            }
+            oracle::check_forwarded(cause, its, self.rewrites && !ip.v6);
+            for output in its {
+                assert!(output.bytes.len() <= MAX_PACKET);
+                let mtu = if output.bytes[0] >> 4 == 6 { self.mtu.ipv6 } else { self.mtu.ipv4 };
+                assert!(output.is_gso() || output.bytes.len() <= mtu as usize, "{} octets", output.bytes.len());
+                check(cause, output);
+            }
         }
+        assert!(rest.is_empty(), "an output of nothing: {rest:02x?}");
         self.last = outputs.pop();
     }
 
@@ -268,11 +302,15 @@ impl Run {
             assert_eq!(now.received.packets, before.received.packets + one);
             assert_eq!(now.received.octets, before.received.octets + one * input.bytes.len() as u64);
             let forwarded = one * u64::from(verdict == Verdict::Forward);
-            assert_eq!(now.forwarded.packets, before.forwarded.packets + forwarded);
+            let held = one * u64::from(verdict == Verdict::Held);
+            // A packet that is forwarded or dropped may take others with it that were held.
+            let released = before.held + held - now.held;
+            let more = now.forwarded.packets - before.forwarded.packets - forwarded;
+            assert!(more <= released, "{more} of {released}");
             let octets: usize = outputs.iter().map(|output| output.bytes.len()).sum();
             assert_eq!(now.forwarded.octets, before.forwarded.octets + forwarded * octets as u64);
             if let (true, Verdict::Drop { reason, .. }) = (d == direction, verdict) {
-                assert_eq!(now.dropped[reason as usize].packets, before.dropped[reason as usize].packets + 1);
+                assert!(now.dropped[reason as usize].packets > before.dropped[reason as usize].packets);
             }
         }
         self.before = now;

@@ -131,6 +131,11 @@ impl<'a> Ip<'a> {
         (header && b.len() >= ip.total_len).then_some(ip)
     }
 
+    /// What the fragments of one packet have in common.
+    pub fn fragment_key(&self) -> (&[u8], &[u8], u8, Option<u32>) {
+        (self.src, self.dst, self.protocol, self.fragment.map(|(id, ..)| id))
+    }
+
     pub fn is_icmp(&self) -> bool {
         self.protocol == if self.v6 { ICMPV6 } else { ICMP }
     }
@@ -311,8 +316,26 @@ fn reassemble<'a>(outputs: &'a [Packet]) -> Vec<(Ip<'a>, Vec<u8>, &'a Packet)> {
     wholes
 }
 
-/// Holds the outputs of a forwarded packet against it.
-pub fn check_forwarded(input: &Packet, outputs: &[Packet]) {
+/// How many of the first outputs are the pieces of this fragment: 0 where they are another's, with other octets.
+pub fn pieces_of(input: &Packet, outputs: &[Packet]) -> usize {
+    let ip = Ip::whole(&input.bytes).expect("a fragment");
+    let (_, offset, _) = ip.fragment.expect("a fragment");
+    let mut payload: Vec<u8> = Vec::new();
+    let mut count = 0;
+    for output in outputs {
+        let Some(out) = Ip::whole(&output.bytes) else { break };
+        let next = out.fragment.is_some_and(|(_, at, _)| at == offset + payload.len());
+        if !next || payload.len() >= ip.payload.len() {
+            break;
+        }
+        payload.extend(out.payload);
+        count += 1;
+    }
+    if offset == 0 || payload == ip.payload { count } else { 0 }
+}
+
+/// Holds the outputs of a forwarded packet against it. `new_ids`: a fragment may have another Identification.
+pub fn check_forwarded(input: &Packet, outputs: &[Packet], new_ids: bool) {
     let ip = Ip::whole(&input.bytes).unwrap_or_else(|| panic!("forwarded what is no packet: {input:02x?}"));
     let wholes = reassemble(outputs);
     assert!(!wholes.is_empty());
@@ -341,6 +364,7 @@ pub fn check_forwarded(input: &Packet, outputs: &[Packet]) {
     let first = match (ip.fragment, out.fragment) {
         (None, None) => true,
         (Some((id, offset, _)), Some((out_id, out_offset, _))) => {
+            let id = if new_ids { out_id } else { id };
             assert_eq!((id & 0xffff, offset), (out_id & 0xffff, out_offset), "a fragment keeps its place");
             offset == 0
         }

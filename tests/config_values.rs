@@ -94,7 +94,7 @@ tun: {name: t0, queues: 1, ipv4-address: 192.0.0.7}
 routes: {install: false, table: 4294967295, metric: 1, protocol: 0xfa}
 sysctl: manage
 mtu: {ipv6: 65535, ipv4: 68, lowest-ipv6: 1400}
-icmp: {rfc6791-pool: [203.0.113.9, 203.0.113.8/31, 198.51.100.1], originate: off, ipv6-source: '2001:db8::1'}
+icmp: {rfc6791-pool: [203.0.113.9, 203.0.113.8/31, 198.51.100.1], originate: off, ipv6-source: '2001:db8::1', rfc5837-object: true}
 fragments: {lifetime: 3, packets: 100, held-octets: 2000, rewrite-identification: true}
 napt: {enabled: false, timers: {udp: 120, tcp-established: 7441, tcp-transitory: 10, icmp: 61}}
 udp-zero-checksum: forward
@@ -117,6 +117,7 @@ state-directory: state
         mtu: Mtu { ipv6: 65_535, ipv4: 68, lowest_ipv6: 1400 },
         udp_zero_checksum: UdpZeroChecksum::Forward,
         decrement_hop_limit: true,
+        rfc5837_object: true,
     };
     assert_eq!(params.translation, translation);
     let pool = [[198, 51, 100, 1], [203, 0, 113, 8], [203, 0, 113, 9]].map(Ipv4Addr::from);

@@ -1364,27 +1364,187 @@ fn an_error_with_a_wrong_checksum() {
     assert_eq!(handle(&mut br(), &packet).reason(), DropReason::IcmpChecksum);
 }
 
-/// ICMP-6, ICMP-7, ICMP-8: an RFC 4884 extension is taken off, with the padding in front of it and its attribute.
+/// An extension structure: version 2, a checksum, and an MPLS object (RFC 4950) of `words` words.
+fn extension(words: usize) -> Vec<u8> {
+    let mut b = vec![0x20, 0, 0, 0, 0, (4 + words * 4) as u8, 1, 1];
+    b.extend((0..words * 4).map(|i| i as u8 + 1));
+    complete(&mut b, 1, &[], &[]);
+    b
+}
+
+/// Quote, zeros, extension: an ICMP message's body, the quote `len` octets long.
+fn extended(mut quoted: Vec<u8>, len: usize, extension: &[u8]) -> Vec<u8> {
+    quoted.resize(len, 0);
+    quoted.extend(extension);
+    quoted
+}
+
+/// ICMP-6, ICMP-8: an RFC 4884 extension moves along, behind a quote of at least 128 octets in the other word size.
 #[test]
-fn icmp6_extensions_are_taken_off() {
-    let extension = [0x20, 0, 0x12, 0x34, 0, 8, 1, 1, 1, 2, 3, 4];
-    let mut quoted = quoted4();
-    let plain = handle(&mut br(), &icmp4("10.9.9.9", IPV4, 11, 0, [0; 4], &quoted)).forwarded();
-    quoted.resize(128, 0);
-    quoted.extend(extension);
-    let out = handle(&mut br(), &icmp4("10.9.9.9", IPV4, 11, 0, [0, 32, 0, 0], &quoted)).forwarded();
-    assert_eq!(out, plain);
-    let out = handle(&mut br(), &icmp4("10.9.9.9", IPV4, 3, 4, [0, 32, 5, 120], &quoted)).forwarded();
-    assert_eq!(out[48..], plain[48..]);
-    let mut quoted = quoted6();
-    let plain = handle(&mut br(), &icmp6(CE, SERVER, 3, 0, [0; 4], &quoted)).forwarded();
-    quoted.resize(128, 0);
-    quoted.extend(extension);
-    let out = handle(&mut br(), &icmp6(CE, SERVER, 3, 0, [16, 0, 0, 0], &quoted)).forwarded();
-    assert_valid(&out);
+fn icmp6_extensions_move_along() {
+    let extension = extension(3);
+    // The quote's length in IPv4, the attribute's words; in IPv6 20 octets more, then the next multiple of 8.
+    for (len, before, after) in [(46, 32, 16), (128, 32, 19), (132, 33, 19), (136, 34, 20), (500, 125, 65)] {
+        let udp = |v6| {
+            let make = Make { id: 0, ..Make::new(Kind::Udp { zero: false, slack: 0 }, 1234, 53, len - 28) };
+            if v6 { make.v6(a6(CE), a6(SERVER)) } else { make.v4(a4(IPV4), a4(SERVER4)) }
+        };
+        for (kind, code, new) in [(11, 0, (3, 0)), (11, 1, (3, 1)), (3, 3, (1, 4)), (3, 13, (1, 1))] {
+            let body = extended(udp(false), before * 4, &extension);
+            let out = handle(&mut br(), &icmp4("10.9.9.9", IPV4, kind, code, [0, before as u8, 0, 0], &body));
+            let out = out.forwarded();
+            assert_valid(&out);
+            assert_eq!((out[40], out[41]), new);
+            assert_eq!(out[44..48], [after as u8, 0, 0, 0], "64-bit words at octet 4");
+            assert_eq!(out[48..], extended(udp(true), after * 8, &extension));
+        }
+    }
+    for (len, before, after) in [(66, 16, 32), (128, 16, 32), (144, 18, 32), (160, 20, 33), (400, 50, 93)] {
+        let make = Make { place: Place::Atomic, ..Make::new(Kind::Udp { zero: false, slack: 0 }, 53, 1234, len - 56) };
+        for (kind, code, new) in [(3, 0, (11, 0)), (3, 1, (11, 1)), (1, 4, (3, 3)), (1, 1, (3, 10)), (1, 0, (3, 1))] {
+            let body = extended(make.v6(a6(SERVER), a6(CE)), before * 8, &extension);
+            let out = handle(&mut br(), &icmp6(CE, SERVER, kind, code, [before as u8, 0, 0, 0], &body)).forwarded();
+            assert_valid(&out);
+            assert_eq!((out[20], out[21]), new);
+            assert_eq!(out[24..28], [0, after as u8, 0, 0], "32-bit words at octet 5");
+            assert_eq!(out[28..], extended(make.v4(a4(SERVER4), a4(IPV4)), after * 4, &extension));
+        }
+    }
+    // Opaque: of any length and content.
+    for noise in [vec![7], vec![0xff; 33], (0..=255).collect::<Vec<u8>>()] {
+        let body = extended(quoted4(), 128, &noise);
+        let out = handle(&mut br(), &icmp4("10.9.9.9", IPV4, 11, 0, [0, 32, 0, 0], &body)).forwarded();
+        assert_valid(&out);
+        assert_eq!(out[48 + 128..], noise);
+    }
+}
+
+/// ICMP-6: an extension has the quote cut, to 128 octets; what does not fit even so is left out.
+#[test]
+fn icmp6_extensions_and_the_longest_error() {
+    let make = Make { id: 0, ..Make::new(Kind::Tcp { options: 0, flags: 16 }, 1234, 53, 1100) };
+    let (whole4, whole6) = (make.v4(a4(IPV4), a4(SERVER4)), make.v6(a6(CE), a6(SERVER)));
+    // 1280 - 48 octets for both, of which the quote has a multiple of 8.
+    for (extension, quote) in [(12, 1160), (60, 1160), (73, 1152), (1104, 128), (1105, 0), (1300, 0)] {
+        let extension = vec![0x5a; extension];
+        let body = extended(whole4.clone(), 1020, &extension);
+        let out = handle(&mut br(), &icmp4("10.9.9.9", IPV4, 3, 0, [0, 255, 0, 0], &body)).forwarded();
+        assert_valid(&out);
+        // The quote had 1020 octets, in IPv6 20 more.
+        let quote = quote.min(1040);
+        assert_eq!(out[44..48], [(quote / 8) as u8, 0, 0, 0], "{} octets", extension.len());
+        if quote == 0 {
+            assert_eq!(out[48..], whole6[..1040]);
+        } else {
+            assert_eq!(out[48..], [&whole6[..quote], &extension].concat());
+            assert!(out.len() <= 1280);
+        }
+    }
+    let make = Make { src_port: 53, dst_port: 1234, place: Place::Atomic, ..make };
+    let (whole6, whole4) = (make.v6(a6(SERVER), a6(CE)), make.v4(a4(SERVER4), a4(IPV4)));
+    // 576 - 28 octets, or what mtu.ipv4 has.
+    for (mtu, extension, quote) in
+        [(1500, 12, 536), (1500, 13, 532), (1500, 420, 128), (1500, 421, 0), (300, 12, 260), (300, 145, 0), (68, 4, 0)]
+    {
+        let extension = vec![0x5a; extension];
+        let body = extended(whole6.clone(), 800, &extension);
+        let mut br = mtus(1500, mtu, 1280);
+        let out = handle(&mut br, &icmp6(CE, SERVER, 1, 3, [100, 0, 0, 0], &body)).forwarded();
+        assert_valid(&out);
+        assert_eq!(out[24..28], [0, (quote / 4) as u8, 0, 0], "{} octets, MTU {mtu}", extension.len());
+        if quote == 0 {
+            assert_eq!(out[28..], whole4[..(mtu as usize).min(576) - 28]);
+        } else {
+            assert_eq!(out[28..], [&whole4[..quote], &extension].concat());
+        }
+    }
+}
+
+/// ICMP-7: no other type of ICMPv6 has a place for the attribute, so 3/4, 3/2 and 12 lose their extension; and an
+/// attribute that says more than is there, or all that is there, has none behind it.
+#[test]
+fn icmp7_where_no_extension_may_be() {
+    let extension = extension(3);
+    for (kind, code, rest) in
+        [(3, 4, [0, 32, 5, 120]), (3, 2, [0, 32, 0, 0]), (12, 0, [8, 32, 0, 0]), (12, 2, [8, 32, 0, 0])]
+    {
+        let bare = [rest[0], 0, rest[2], rest[3]];
+        let plain = handle(&mut br(), &icmp4("10.9.9.9", IPV4, kind, code, bare, &quoted4())).forwarded();
+        let body = extended(quoted4(), 128, &extension);
+        let out = handle(&mut br(), &icmp4("10.9.9.9", IPV4, kind, code, rest, &body)).forwarded();
+        assert_eq!(out, plain, "{kind}/{code}");
+    }
+    let plain = handle(&mut br(), &icmp4("10.9.9.9", IPV4, 11, 0, [0; 4], &quoted4())).forwarded();
+    for attribute in [33, 35, 36, 255] {
+        let body = extended(quoted4(), 128, &[]);
+        let out = handle(&mut br(), &icmp4("10.9.9.9", IPV4, 11, 0, [0, attribute, 0, 0], &body)).forwarded();
+        assert_eq!(out, plain, "{attribute}");
+    }
+    let body = extended(quoted4(), 128, &[]);
+    assert_eq!(handle(&mut br(), &icmp4("10.9.9.9", IPV4, 11, 0, [0, 32, 0, 0], &body)).forwarded(), plain);
     // Identifications are random, and with them the checksums of outer header, quoted header and message.
     let same = |b: &[u8]| [&b[..4], &b[6..10], &b[12..22], &b[24..32], &b[34..38], &b[40..]].concat();
-    assert_eq!(same(&out), same(&plain));
+    let plain = handle(&mut br(), &icmp6(CE, SERVER, 3, 0, [0; 4], &quoted6())).forwarded();
+    for attribute in [16, 17, 255] {
+        let body = extended(quoted6(), 128, &[]);
+        let out = handle(&mut br(), &icmp6(CE, SERVER, 3, 0, [attribute, 0, 0, 0], &body)).forwarded();
+        assert_valid(&out);
+        assert_eq!(same(&out), same(&plain), "{attribute}");
+    }
+    // The first octet of a Packet Too Big's MTU is no attribute.
+    let out = handle(&mut br(), &icmp6(CE, SERVER, 2, 0, [1, 0, 5, 0], &extended(quoted6(), 128, &[]))).forwarded();
+    assert_valid(&out);
+    assert_eq!(out[24..26], [0, 0]);
+}
+
+/// ICMP-13, ICMP-14: the address of a reporter that IPv4 cannot name, in RFC 5837's object; off by default.
+#[test]
+fn icmp13_the_reporter_in_an_extension() {
+    let router = "2001:db8:9999::1";
+    let named =
+        || br_of(&appendix_a(None), |p| p.translation = TranslationParams { rfc5837_object: true, ..p.translation });
+    // Version 2, its checksum worked out by hand; 24 octets of class 2, an address alone; address family 2, IPv6.
+    let mut object = vec![0x20, 0x00, 0x16, 0x8e, 0x00, 0x18, 0x02, 0x04, 0x00, 0x02, 0x00, 0x00];
+    object.extend(a6(router));
+    assert_eq!(sum(&object), 0);
+    let quoted = udp4(SERVER4, 53, IPV4, 1234, b"the packet in error");
+    for (kind, code, new) in [(3, 0, (11, 0)), (1, 0, (3, 1)), (1, 4, (3, 3))] {
+        let packet = icmp6(router, SERVER, kind, code, [0; 4], &quoted6());
+        let out = handle(&mut named(), &packet).forwarded();
+        assert_valid(&out);
+        assert_eq!((out[20], out[21], &out[24..28]), (new.0, new.1, &[0, 32, 0, 0][..]));
+        assert_eq!(out[48..28 + 128], extended(quoted[20..].to_vec(), 108, &[]));
+        assert_eq!(out[28 + 128..], object);
+        let out = handle(&mut br(), &packet).forwarded();
+        assert_eq!((out.len(), out[25]), (28 + quoted.len(), 0), "ICMP-14: off by default");
+    }
+    // One that is there stays what it is.
+    let there = extension(2);
+    let body = extended(quoted6(), 128, &there);
+    let out = handle(&mut named(), &icmp6(router, SERVER, 3, 0, [16, 0, 0, 0], &body)).forwarded();
+    assert_valid(&out);
+    assert_eq!(out[28 + 128..], there);
+    // Whoever has an IPv4 address needs none; nor are there extensions in what tells a sender its MTU.
+    for packet in [
+        icmp6(CE, SERVER, 3, 0, [0; 4], &quoted6()),
+        icmp6(router, SERVER, 2, 0, [0, 0, 5, 0], &quoted6()),
+        icmp6(router, SERVER, 4, 1, [0; 4], &quoted6()),
+        icmp6(router, SERVER, 4, 0, [0, 0, 0, 6], &quoted6()),
+    ] {
+        let out = handle(&mut named(), &packet).forwarded();
+        assert_eq!(out.len(), 28 + quoted.len());
+        assert_eq!(out[25], 0);
+    }
+    // Where it does not fit behind 128 octets, it is left out.
+    for (ipv4, len) in [(28 + 128 + 28, 28 + 128 + 28), (28 + 128 + 27, 28 + quoted.len())] {
+        let translation = TranslationParams {
+            mtu: Mtu { ipv6: 1500, ipv4: ipv4 as u32, lowest_ipv6: 1280 },
+            rfc5837_object: true,
+            ..Default::default()
+        };
+        let out = handle(&mut with(translation), &icmp6(router, SERVER, 3, 0, [0; 4], &quoted6())).forwarded();
+        assert_eq!(out.len(), len);
+    }
 }
 
 // Answers.

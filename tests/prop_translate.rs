@@ -40,6 +40,7 @@ fn params(s: &Settings) -> TranslationParams {
             UdpZero::Forward => UdpZeroChecksum::Forward,
         },
         decrement_hop_limit: s.decrement,
+        rfc5837_object: s.object,
     }
 }
 
@@ -195,14 +196,16 @@ fn settings() -> impl Strategy<Value = Settings> {
     ];
     let zero = prop_oneof![4 => Just(UdpZero::Compute), 1 => Just(UdpZero::Drop), 1 => Just(UdpZero::Forward)];
     let pool = select(vec![vec![[192, 0, 0, 8]], vec![[198, 51, 100, 1], [198, 51, 100, 2], [198, 51, 100, 3]]]);
-    (mtus, zero, prop::bool::weighted(0.2), prop::bool::weighted(0.8), pool).prop_map(
-        |((mtu6, mtu4, lowest), udp_zero, decrement, check_interface_id, pool)| Settings {
+    let switches = (prop::bool::weighted(0.2), prop::bool::weighted(0.8), any::<bool>());
+    (mtus, zero, switches, pool).prop_map(
+        |((mtu6, mtu4, lowest), udp_zero, (decrement, check_interface_id, object), pool)| Settings {
             mtu6,
             mtu4,
             lowest,
             udp_zero,
             decrement,
             check_interface_id,
+            object,
             pool,
         },
     )
@@ -215,7 +218,7 @@ fn kind() -> impl Strategy<Value = Kind> {
             .prop_map(|(zero, slack)| Kind::Udp { zero, slack }),
         3 => any::<bool>().prop_map(|request| Kind::Echo { request }),
         1 => (any::<u8>(), 0..17u8).prop_map(|(kind, code)| Kind::Icmp { kind, code }),
-        2 => prop_oneof![select(vec![47u8, 50, 51, 59, 132, 0, 2, 41, 43, 44, 60, 1, 58]), any::<u8>()].prop_map(Kind::Other),
+        3 => prop_oneof![2 => select(vec![47u8, 50, 51, 59, 132, 0, 2, 41, 43, 44, 60, 1, 58]), 1 => any::<u8>()].prop_map(Kind::Other),
     ]
 }
 
@@ -327,10 +330,13 @@ struct Draw {
     peer_port: u16,
     v6: bool,
     make: Make,
-    report: Option<(Report, Reporter, usize, Option<u8>)>,
+    report: Option<(Report, Reporter, usize, Option<Extension>)>,
     /// A bit of source (or destination) that is turned over.
     spoof: Option<(bool, u8)>,
 }
+
+/// An RFC 4884 extension: words of quote in front of it, what the attribute says beside the truth, its octets.
+type Extension = (u8, Option<u8>, Vec<u8>);
 
 #[derive(Clone, Copy, Debug)]
 enum Peer {
@@ -346,7 +352,7 @@ enum Reporter {
     Neighbour(usize, u64),
 }
 
-fn report(v6: bool) -> impl Strategy<Value = (Report, Reporter, usize, Option<u8>)> {
+fn report(v6: bool) -> impl Strategy<Value = (Report, Reporter, usize, Option<Extension>)> {
     let kind4 = vec![
         (3, 0),
         (3, 1),
@@ -394,7 +400,15 @@ fn report(v6: bool) -> impl Strategy<Value = (Report, Reporter, usize, Option<u8
         1 => (any::<usize>(), any::<u64>()).prop_map(|(which, draw)| Reporter::Neighbour(which, draw)),
     ];
     let keep = prop_oneof![3 => Just(usize::MAX), 1 => 0..100usize, 1 => 0..1600usize];
-    let extension = prop_oneof![4 => Just(None), 1 => any::<u8>().prop_map(Some)];
+    let octets = prop_oneof![
+        3 => Just(vec![0x20, 0, 0xde, 0xad, 0, 8, 1, 1, 9, 2, 3, 4]),
+        3 => prop::collection::vec(any::<u8>(), 0..200),
+        1 => prop::collection::vec(any::<u8>(), 350..480),
+        1 => prop::collection::vec(any::<u8>(), 1000..1200),
+    ];
+    let words = prop_oneof![1 => Just(0u8), 1 => 0..40u8, 1 => any::<u8>()];
+    let lie = prop_oneof![8 => Just(None), 1 => any::<u8>().prop_map(Some)];
+    let extension = prop::option::weighted(0.4, (words, lie, octets));
     (kind, rest, who, keep, extension, any::<u8>(), 2..=255u8).prop_map(
         |((kind, code), rest, who, keep, extension, tos, ttl)| {
             (Report { kind, code, rest, tos, ttl }, who, keep, extension)
@@ -484,7 +498,7 @@ impl Draw {
             }
             let packet = make.v6(src, dst);
             let Some((report, who, keep, extension)) = &self.report else { return packet };
-            let (report, quoted) = self.quote(report, packet, *keep, *extension);
+            let (report, quoted) = self.quote(report, packet, *keep, extension);
             let reporter = match *who {
                 Reporter::End => ends.1,
                 Reporter::Internet(ipv4) => of_home(ipv4),
@@ -504,7 +518,7 @@ impl Draw {
             }
             let packet = make.v4(src, dst);
             let Some((report, who, keep, extension)) = &self.report else { return packet };
-            let (report, quoted) = self.quote(report, packet, *keep, *extension);
+            let (report, quoted) = self.quote(report, packet, *keep, extension);
             let reporter = match *who {
                 Reporter::End => ends.1,
                 Reporter::Internet(ipv4) => ipv4,
@@ -516,15 +530,21 @@ impl Draw {
     }
 
     /// RFC 4884: a datagram of at least 128 octets, zero-padded, its length in the attribute, an extension behind it.
-    fn quote(&self, report: &Report, mut packet: Vec<u8>, keep: usize, extension: Option<u8>) -> (Report, Vec<u8>) {
+    fn quote(
+        &self,
+        report: &Report,
+        mut packet: Vec<u8>,
+        keep: usize,
+        extension: &Option<Extension>,
+    ) -> (Report, Vec<u8>) {
         let mut report = report.clone();
         packet.truncate(keep.min(1700));
-        if let Some(noise) = extension {
+        if let Some((words, lie, octets)) = extension {
             let unit = if self.v6 { 8 } else { 4 };
-            let most = 128 + usize::from(noise % 4) * unit;
-            packet.resize(most, 0);
-            report.rest[if self.v6 { 0 } else { 1 }] = (most / unit) as u8;
-            packet.extend([0x20, 0, 0xde, 0xad, 0, 8, 1, 1, noise, 2, 3, 4]);
+            let words = (*words).max(128 / unit);
+            packet.resize(usize::from(words) * usize::from(unit), 0);
+            report.rest[if self.v6 { 0 } else { 1 }] = lie.unwrap_or(words);
+            packet.extend(octets);
         }
         (report, packet)
     }
@@ -981,7 +1001,7 @@ fn the_draws_reach_everything() {
     let mut runner = proptest::test_runner::TestRunner::deterministic();
     let mut reasons: std::collections::BTreeMap<&str, usize> = Default::default();
     let strategy = (draw(), prop::option::weighted(0.4, damage()), settings());
-    for n in 0..2500 {
+    for n in 0..4000 {
         let (draw, damage, settings) = strategy.new_tree(&mut runner).unwrap().current();
         let (mut br, oracle) = br_of(&draw.world, &settings);
         let end_user = draw.home(&oracle).end_user(&oracle.rules);

@@ -405,13 +405,30 @@ fn check_segments(ip: &Ip, input: &Packet, wholes: &[(Ip, Vec<u8>, &Packet)]) {
     assert_eq!(octets, ip.payload[header(ip.protocol, ip.payload)..], "{input:02x?}");
 }
 
+/// What an ICMP error quotes, and the RFC 4884 extension behind it.
+fn parts<'a>(ip: &Ip<'a>) -> (&'a [u8], &'a [u8]) {
+    let message = ip.payload;
+    let attribute = match (ip.v6, message[0]) {
+        (true, 1 | 3) => usize::from(message[4]) * 8,
+        (false, 3 | 11 | 12) => usize::from(message[5]) * 4,
+        _ => 0,
+    };
+    let end = if attribute == 0 { message.len() } else { 8 + attribute };
+    if end <= message.len() { (&message[8..end], &message[end..]) } else { (&message[8..], &[]) }
+}
+
 /// An ICMP error: its own checksum, the quoted header, and the quoted packet as far as it is there.
 fn check_error(ip: &Ip, out: &Ip) {
     assert_eq!(ip.transport_is_valid(ip.payload, false), Some(true), "a broken error was translated");
     assert_eq!(out.transport_is_valid(out.payload, false), Some(true), "{out:02x?}");
     assert!(out.total_len <= if out.v6 { 1280 } else { 576 }, "{}", out.total_len);
-    let before = Ip::quoted(&ip.payload[8..]).expect("what was quoted had a header");
-    let after = Ip::quoted(&out.payload[8..]).unwrap_or_else(|| panic!("the quote is no packet: {out:02x?}"));
+    let (quoted, extension) = parts(ip);
+    let (quoted_out, extension_out) = parts(out);
+    if !extension_out.is_empty() {
+        assert!(extension_out == extension && quoted_out.len() >= 128, "the extension: {out:02x?}");
+    }
+    let before = Ip::quoted(quoted).expect("what was quoted had a header");
+    let after = Ip::quoted(quoted_out).unwrap_or_else(|| panic!("the quote is no packet: {out:02x?}"));
     assert_ne!(before.v6, after.v6);
     if !after.v6 {
         assert_eq!(sum(0, &out.payload[8..28]), 0xffff, "the quoted header's checksum: {out:02x?}");

@@ -22,7 +22,7 @@ pub(super) fn error(map: &BrMap, error: &ErrorFlow<Ipv4Addr>) -> Result<ErrorFlo
     let sender = customer(map, inner.src, inner.src_port(), inner.kind)?;
     let reporter = outside(map, error.src)?;
     let target = outside(map, inner.dst)?;
-    Ok(ErrorFlow { src: reporter, dst: told, inner: inner.between(sender, target) })
+    Ok(ErrorFlow { src: reporter, dst: told, inner: inner.between(sender, target), substituted: false })
 }
 
 /// The MAP address that owns this IPv4 address and port.

@@ -30,8 +30,9 @@ pub(super) fn error(map: &BrMap, error: &ErrorFlow<Ipv6Addr>) -> Result<ErrorFlo
     let told = outside(map, id, error.dst)?;
     let reporter =
         map.table.by_ipv6(error.src).and_then(|r| owner(map.table, r, error.src, port, inner.kind, true).ok());
+    let substituted = reporter.is_none();
     let reporter = reporter.unwrap_or_else(|| map.pool[map.random.next_u32() as usize % map.pool.len()]);
-    Ok(ErrorFlow { src: reporter, dst: told, inner: inner.between(sender, customer) })
+    Ok(ErrorFlow { src: reporter, dst: told, inner: inner.between(sender, customer), substituted })
 }
 
 #[inline(always)]

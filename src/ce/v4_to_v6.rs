@@ -48,7 +48,8 @@ pub(super) fn error(map: &CeMap, error: &ErrorFlow<Ipv4Addr>) -> Result<ErrorFlo
     }
     let peer = destination(map, inner.src, inner.src_port())?;
     let told = destination(map, error.dst, inner.src_port())?;
-    Ok(ErrorFlow { src: own(map, reporter), dst: told, inner: inner.between(peer, own(map, inner.dst)) })
+    let inner = inner.between(peer, own(map, inner.dst));
+    Ok(ErrorFlow { src: own(map, reporter), dst: told, inner, substituted: false })
 }
 
 /// The flow with the outside address and port that its mapping has, or would get.

@@ -40,6 +40,7 @@ pub(super) fn error(map: &CeMap, error: &ErrorFlow<Ipv6Addr>) -> Result<ErrorFlo
     let peer = remote(map, inner.dst, inner.dst_port(), inner.kind)?;
     let reporter = remote(map, error.src, inner.dst_port(), inner.kind).ok();
     // A router on the way has no IPv4 address (RFC 6791 §3.2).
+    let substituted = reporter.is_none();
     let reporter = reporter.unwrap_or_else(|| map.pool[map.random.next_u32() as usize % map.pool.len()]);
     let mut out = inner.between(customer, peer);
     if let Some(napt) = map.napt {
@@ -54,7 +55,7 @@ pub(super) fn error(map: &CeMap, error: &ErrorFlow<Ipv6Addr>) -> Result<ErrorFlo
             out.dst_port = port;
         }
     }
-    Ok(ErrorFlow { src: reporter, dst: out.src, inner: out })
+    Ok(ErrorFlow { src: reporter, dst: out.src, inner: out, substituted })
 }
 
 /// The customer's IPv4 address, where `addr` is one of the customer's MAP addresses to the last octet.

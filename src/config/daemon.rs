@@ -71,7 +71,7 @@ pub(super) fn daemon(
     let routes = fields.get("routes", r, routes).unwrap_or_default();
     let sysctl = fields.get("sysctl", r, decode::choice(&[("check", Sysctl::Check), ("manage", Sysctl::Manage)], ""));
     let mtu = fields.get("mtu", r, mtu).unwrap_or_default();
-    let icmp = fields.get("icmp", r, icmp).unwrap_or_default();
+    let (icmp, rfc5837_object) = fields.get("icmp", r, icmp).unwrap_or_default();
     let fragments = fields.get("fragments", r, fragments).unwrap_or_default();
     if role == Some(RoleName::Br) && fragments.rewrite_identification.is_some() {
         let path = Path::Key(fields.path(), "fragments");
@@ -125,8 +125,12 @@ pub(super) fn daemon(
     if r.errors() > before {
         return None;
     }
-    let translation =
-        TranslationParams { mtu, udp_zero_checksum: udp_zero_checksum.unwrap_or_default(), decrement_hop_limit };
+    let translation = TranslationParams {
+        mtu,
+        udp_zero_checksum: udp_zero_checksum.unwrap_or_default(),
+        decrement_hop_limit,
+        rfc5837_object,
+    };
     let tun = TunConfig {
         name: tun.name.unwrap_or_else(|| format!("mapt-{instance}")),
         queues: tun.queues,
@@ -293,11 +297,13 @@ fn mtu(slot: Slot<'_, '_>, r: &mut Reporter<'_>) -> Option<Mtu> {
     Some(mtu)
 }
 
-fn icmp(slot: Slot<'_, '_>, r: &mut Reporter<'_>) -> Option<IcmpParams> {
+/// What errors of our own are like, and whether translated ones name their reporter.
+fn icmp(slot: Slot<'_, '_>, r: &mut Reporter<'_>) -> Option<(IcmpParams, bool)> {
     let fields = Fields::of(slot, decode::ICMP, "a mapping", r)?;
     let default = IcmpParams::default();
     let words = [("off", Originate::Off), ("limited", Originate::Limited), ("on", Originate::On)];
-    Some(IcmpParams {
+    let rfc5837_object = fields.get("rfc5837-object", r, decode::boolean).unwrap_or(false);
+    let params = IcmpParams {
         rfc6791_pool: fields.get("rfc6791-pool", r, pool).unwrap_or(default.rfc6791_pool),
         originate: fields.get("originate", r, decode::choice(&words, "RFC 7915 §4.4")).unwrap_or_default(),
         ipv6_source: fields.get("ipv6-source", r, |slot, r| {
@@ -312,7 +318,8 @@ fn icmp(slot: Slot<'_, '_>, r: &mut Reporter<'_>) -> Option<IcmpParams> {
             }
             Some(addr)
         }),
-    })
+    };
+    Some((params, rfc5837_object))
 }
 
 /// Addresses and prefixes, the latter taken apart.

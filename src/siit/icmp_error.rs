@@ -1,6 +1,9 @@
 //! ICMP errors, with the packet that they quote (RFC 7915 §4.2, §4.3, §5.2, §5.3).
 
+use std::net::Ipv6Addr;
+
 use super::icmp::{self, Field};
+use super::plan::{Behind, OWN};
 use super::v4_to_v6::{checksum, put_echo, put_tcp, put_udp};
 use super::v6_to_v4::Ident;
 use super::{
@@ -16,6 +19,8 @@ const ICMPV6_MAX: usize = 1280;
 /// RFC 1812 §4.3.2.3.
 const ICMPV4_MAX: usize = 576;
 const ICMP_HEADER: usize = 8;
+/// RFC 4884 §3: the least quote in front of an extension.
+const QUOTE_LEAST: usize = 128;
 
 /// An ICMPv4 error to ICMPv6. `b` is the whole packet.
 pub fn plan_v4_to_v6<M: AddressMap>(
@@ -34,25 +39,31 @@ pub fn plan_v4_to_v6<M: AddressMap>(
     if !Sum::of(message).is_valid() {
         return Err(DropReason::IcmpChecksum.into());
     }
-    let quoted = datagram(&message[ICMP_HEADER..], usize::from(message[5]) * 4);
+    let (quoted, extension) = datagram(message, usize::from(message[5]) * 4);
     let inner = V4View::parse_quoted(quoted).map_err(|_| DropReason::IcmpInner)?;
     refuse_icmp_inside(&inner.transport)?;
-    let to = map.error_v4_to_v6(&ErrorFlow { src: h.src, dst: h.dst, inner: inner.flow() })?;
+    let to = map.error_v4_to_v6(&ErrorFlow { src: h.src, dst: h.dst, inner: inner.flow(), substituted: false })?;
 
     let ih = &inner.header;
     let quoted = &quoted[..quoted.len().min(ih.total_len)];
     let copied = copied_len(&inner.transport, quoted.len() - ih.header_len);
-    let headers = 40 + ICMP_HEADER + 40 + if ih.fragment().is_some() { 8 } else { 0 } + copied;
+    let front = 40 + if ih.fragment().is_some() { 8 } else { 0 } + copied;
     let tail = &quoted[ih.header_len + copied..];
-    let tail = &tail[..tail.len().min(ICMPV6_MAX - headers)];
-    let strip = h.header_len + ICMP_HEADER + ih.header_len + copied;
-    plan.start(strip, tail.len());
+    // RFC 4884 §4.6: no other type has a place for the attribute.
+    let extension = if matches!(translated.kind, 1 | 3) { extension } else { &[] };
+    let place = Place::of(front, tail.len(), extension.len(), ICMPV6_MAX - 40 - ICMP_HEADER, 8);
+    let tail = &tail[..place.tail];
+    plan.start(h.header_len + ICMP_HEADER + ih.header_len + copied, tail.len());
+    let extension = if place.attribute > 0 { extension } else { &[] };
+    if place.attribute > 0 {
+        plan.set_behind(Behind::Moved { pad: place.pad, from: b.len() - extension.len(), len: extension.len() });
+    }
 
     let outer = to.inner.between(to.src, to.dst);
-    let len = headers - 40 + tail.len();
+    let len = ICMP_HEADER + front + tail.len() + place.pad + extension.len();
     v4_to_v6::put_header(plan, h.tos, len, protocol::ICMPV6, hop_limit, &outer, None);
     let field = match translated.field {
-        Field::Unused => 0,
+        Field::Unused => u32::from(place.attribute) << 24,
         Field::Pointer(at) => u32::from(at),
         Field::Mtu => mtu::v4_to_v6(be16(message, 6), ih.total_len, ih.fragment().is_some(), &t.params.mtu),
     };
@@ -64,7 +75,8 @@ pub fn plan_v4_to_v6<M: AddressMap>(
     let [request, reply] = [128, 129];
     put_inner_transport(plan, segment, &inner.transport, &to.inner, addresses, pseudo, [request, reply]);
 
-    let sum = pseudo_v6(to.src, to.dst, len, protocol::ICMPV6).plus(Sum::of(&plan.head()[40..])).plus(Sum::of(tail));
+    let body = Sum::of(&plan.head()[40..]).plus(Sum::of(tail)).plus(Sum::of(extension));
+    let sum = pseudo_v6(to.src, to.dst, len, protocol::ICMPV6).plus(body);
     plan.patch(42, sum.checksum().to_be_bytes());
     Ok(())
 }
@@ -88,10 +100,10 @@ pub fn plan_v6_to_v4<M: AddressMap>(
     }
     // Only these two have the length attribute (RFC 4884 §4.4, §4.5).
     let attribute = if matches!(kind, 1 | 3) { usize::from(message[4]) * 8 } else { 0 };
-    let quoted = datagram(&message[ICMP_HEADER..], attribute);
+    let (quoted, extension) = datagram(message, attribute);
     let inner = V6View::parse_quoted(quoted).map_err(|_| DropReason::IcmpInner)?;
     refuse_icmp_inside(&inner.transport)?;
-    let to = map.error_v6_to_v4(&ErrorFlow { src: h.src, dst: h.dst, inner: inner.flow() })?;
+    let to = map.error_v6_to_v4(&ErrorFlow { src: h.src, dst: h.dst, inner: inner.flow(), substituted: false })?;
     if is_illegal_v4(to.dst) {
         return Err(DropReason::DestinationIllegal.into());
     }
@@ -102,19 +114,30 @@ pub fn plan_v6_to_v4<M: AddressMap>(
     }
     let quoted = &quoted[..quoted.len().min(ih.total_len)];
     let copied = copied_len(&inner.transport, quoted.len() - ih.header_len);
-    let headers = 20 + ICMP_HEADER + 20 + copied;
+    let front = 20 + copied;
     let tail = &quoted[ih.header_len + copied..];
-    // The least MTU of IPv4, 68, has room for all of them.
-    let max = ICMPV4_MAX.min(t.params.mtu.ipv4 as usize);
-    let tail = &tail[..tail.len().min(max.saturating_sub(headers))];
-    let strip = h.header_len + ICMP_HEADER + ih.header_len + copied;
-    plan.start(strip, tail.len());
+    // The least MTU of IPv4, 68, has room for all headers.
+    let max = ICMPV4_MAX.min(t.params.mtu.ipv4 as usize) - 20 - ICMP_HEADER;
+    let names_reporter = t.params.rfc5837_object && to.substituted && extension.is_empty() && matches!(kind, 1 | 3);
+    let own = names_reporter.then(|| interface_information(h.src));
+    let extension = own.as_ref().map_or(extension, |own| &own[..]);
+    let place = Place::of(front, tail.len(), extension.len(), max, 4);
+    let tail = &tail[..place.tail];
+    plan.start(h.header_len + ICMP_HEADER + ih.header_len + copied, tail.len());
+    let extension = if place.attribute > 0 { extension } else { &[] };
+    match own {
+        _ if place.attribute == 0 => {}
+        Some(bytes) => plan.set_behind(Behind::Own { pad: place.pad, bytes }),
+        None => {
+            plan.set_behind(Behind::Moved { pad: place.pad, from: b.len() - extension.len(), len: extension.len() });
+        }
+    }
 
     let outer = to.inner.between(to.src, to.dst);
-    let len = headers - 20 + tail.len();
+    let len = ICMP_HEADER + front + tail.len() + place.pad + extension.len();
     v6_to_v4::put_header(plan, h.traffic_class, len, protocol::ICMP, hop_limit, &outer, Ident::fresh(t));
     let field = match translated.field {
-        Field::Unused => 0,
+        Field::Unused => u32::from(place.attribute) << 16,
         Field::Pointer(at) => u32::from(at) << 24,
         Field::Mtu => u32::from(mtu::v6_to_v4(word, ih.fragment.is_some(), &t.params.mtu)),
     };
@@ -133,14 +156,53 @@ pub fn plan_v6_to_v4<M: AddressMap>(
     let segment = &quoted[ih.header_len..ih.header_len + copied];
     put_inner_transport(plan, segment, &inner.transport, &to.inner, addresses, pseudo, [8, 0]);
 
-    let sum = Sum::of(&plan.head()[20..]).plus(Sum::of(tail));
+    let sum = Sum::of(&plan.head()[20..]).plus(Sum::of(tail)).plus(Sum::of(extension));
     plan.patch(22, sum.checksum().to_be_bytes());
     Ok(())
 }
 
-/// The quoted datagram, without an RFC 4884 extension behind it.
-fn datagram(quoted: &[u8], attribute: usize) -> &[u8] {
-    if attribute == 0 { quoted } else { &quoted[..attribute.min(quoted.len())] }
+/// The quoted datagram, and the RFC 4884 extension behind it. An attribute that says more than is there says nothing.
+fn datagram(message: &[u8], attribute: usize) -> (&[u8], &[u8]) {
+    let quoted = &message[ICMP_HEADER..];
+    if attribute == 0 || attribute >= quoted.len() { (quoted, &[]) } else { quoted.split_at(attribute) }
+}
+
+/// How quote and extension share an ICMP error.
+struct Place {
+    /// Octets of the packet that stay behind the front of the quote.
+    tail: usize,
+    /// Zeros behind them.
+    pad: usize,
+    /// RFC 4884 §4.1, §4.4: words of the quote, zeros included; 0 where there is no extension.
+    attribute: u8,
+}
+
+impl Place {
+    /// Of a quote with `front` new octets and `tail` old ones, in `max` octets behind the ICMP header; `word` is
+    /// what the attribute counts. An extension has the quote cut, to 128 octets at the least; what still does not
+    /// fit is left out (RFC 4884 §3).
+    fn of(front: usize, tail: usize, extension: usize, max: usize, word: usize) -> Place {
+        let room = max.saturating_sub(extension) / word * word;
+        if extension == 0 || room < QUOTE_LEAST {
+            return Place { tail: tail.min(max.saturating_sub(front)), pad: 0, attribute: 0 };
+        }
+        let quote = (front + tail).next_multiple_of(word).max(QUOTE_LEAST).min(room);
+        let tail = tail.min(quote - front);
+        Place { tail, pad: quote - front - tail, attribute: (quote / word) as u8 }
+    }
+}
+
+/// An extension with the address of a reporter that IPv4 cannot name (RFC 6791 §4): RFC 4884 §7's header, and RFC
+/// 5837 §4's Interface Information Object of an incoming interface, which has an address and nothing else.
+fn interface_information(reporter: Ipv6Addr) -> [u8; OWN] {
+    let mut b = [0; OWN];
+    b[0] = 0x20;
+    // Length 24, class 2, C-Type "IP address"; then the address family of IPv6, 2, and two octets reserved.
+    b[4..12].copy_from_slice(&[0, 24, 2, 0x04, 0, 2, 0, 0]);
+    b[12..].copy_from_slice(&reporter.octets());
+    let sum = Sum::of_array(&b).checksum();
+    b[2..4].copy_from_slice(&sum.to_be_bytes());
+    b
 }
 
 /// RFC 7915 §4.3, §5.3: the packet in error is translated once, and never an error itself.

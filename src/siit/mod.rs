@@ -99,6 +99,8 @@ pub struct ErrorFlow<A> {
     pub dst: A,
     /// The packet in error; it travelled the other way.
     pub inner: Flow<A>,
+    /// Whether `src` stands for a reporter that has no address of this family (RFC 6791 §3.2).
+    pub substituted: bool,
 }
 
 /// The address strategy: which address and port of the other family stand for these.

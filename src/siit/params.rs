@@ -38,4 +38,6 @@ pub struct TranslationParams {
     pub udp_zero_checksum: UdpZeroChecksum,
     /// Decrement TTL and hop limit here, for those who feed the engine without a kernel. Default off.
     pub decrement_hop_limit: bool,
+    /// Name the IPv6 source that an ICMPv4 error cannot have in an extension (RFC 6791 §4). Default off.
+    pub rfc5837_object: bool,
 }

@@ -4,6 +4,20 @@ use super::fragment::{self, Split};
 use crate::wire::queue::PacketQueue;
 use crate::wire::{PacketBuf, VnetHdr};
 
+/// Octets of the longest extension of our own: headers and an IPv6 address (RFC 4884 §7, RFC 5837 §4).
+pub(super) const OWN: usize = 28;
+
+/// What comes behind the octets that stay, `pad` zeros away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Behind {
+    /// Nothing, and no zeros.
+    Nothing,
+    /// These octets of the packet as it came.
+    Moved { pad: usize, from: usize, len: usize },
+    /// These, which are new.
+    Own { pad: usize, bytes: [u8; OWN] },
+}
+
 /// Room for an outer header, an ICMP header, an inner header with Fragment header, and 20 octets of transport.
 const HEAD: usize = 128;
 
@@ -17,12 +31,14 @@ pub struct Plan {
     head_len: usize,
     offload: Option<VnetHdr>,
     split: Option<Split>,
+    behind: Behind,
     head: [u8; HEAD],
 }
 
 impl Default for Plan {
     fn default() -> Self {
-        Plan { strip: 0, tail: 0, head_len: 0, offload: None, split: None, head: [0; HEAD] }
+        let behind = Behind::Nothing;
+        Plan { strip: 0, tail: 0, head_len: 0, offload: None, split: None, behind, head: [0; HEAD] }
     }
 }
 
@@ -35,6 +51,7 @@ impl Plan {
         self.head_len = 0;
         self.offload = None;
         self.split = None;
+        self.behind = Behind::Nothing;
     }
 
     /// Appends a header to the new front.
@@ -84,9 +101,18 @@ impl Plan {
         self.split = split;
     }
 
+    pub(super) fn set_behind(&mut self, behind: Behind) {
+        self.behind = behind;
+    }
+
     /// Octets of the result before it is split.
     pub fn len(&self) -> usize {
-        self.head_len + self.tail
+        let behind = match self.behind {
+            Behind::Nothing => 0,
+            Behind::Moved { pad, len, .. } => pad + len,
+            Behind::Own { pad, bytes } => pad + bytes.len(),
+        };
+        self.head_len + self.tail + behind
     }
 
     /// Never: every plan has a header.
@@ -97,7 +123,15 @@ impl Plan {
     /// Carries the plan out. The first output is in `packet`, further ones are in `more`.
     #[inline(always)]
     pub fn apply(&self, packet: &mut PacketBuf, more: &mut PacketQueue) {
-        packet.truncate(self.strip + self.tail);
+        let end = self.strip + self.tail;
+        match &self.behind {
+            Behind::Nothing => packet.truncate(end),
+            Behind::Moved { pad, from, len } => packet.close_up(end, *pad, *from, *len),
+            Behind::Own { pad, bytes } => {
+                packet.close_up(end, *pad, end, 0);
+                packet.push(bytes);
+            }
+        }
         packet.replace_front(self.strip, &self.head[..self.head_len]);
         packet.set_offload(self.offload);
         if let Some(split) = &self.split {

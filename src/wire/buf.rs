@@ -4,7 +4,9 @@
 pub const HEADROOM: usize = 256;
 /// The longest packet that a buffer holds: an IPv6 header and 65,535 octets behind it.
 pub const MAX_PACKET: usize = 40 + 65_535;
-const CAPACITY: usize = HEADROOM + MAX_PACKET + 64;
+/// Room behind the longest packet, for the zeros and the extension that an ICMP error can gain (RFC 4884 §3).
+const TAILROOM: usize = 256;
+const CAPACITY: usize = HEADROOM + MAX_PACKET + TAILROOM;
 
 /// The virtio network header of Linux's TUN (`struct virtio_net_hdr`, host byte order).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -169,6 +171,20 @@ impl PacketBuf {
         }
     }
 
+    /// Ends the packet at `end`, and puts `pad` zeros and the `len` octets that now begin at `from` behind it. The
+    /// caller's plan has seen that all are there; a plan that lies leaves the packet as it is.
+    pub fn close_up(&mut self, end: usize, pad: usize, from: usize, len: usize) {
+        debug_assert!(end <= self.len() && from + len <= self.len() && pad + len <= TAILROOM + self.len() - end);
+        let (gap, from) = (self.start + end, self.start + from);
+        let to = gap + pad;
+        if gap > self.end || from + len > self.end || to + len > self.storage.len() {
+            return;
+        }
+        self.storage.copy_within(from..from + len, to);
+        self.storage[gap..to].fill(0);
+        self.end = to + len;
+    }
+
     /// Appends `bytes`; what does not fit into `MAX_PACKET` is cut.
     pub fn push(&mut self, bytes: &[u8]) {
         let len = bytes.len().min(self.storage.len() - self.end);
@@ -210,6 +226,21 @@ impl PacketBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_end_moves_up_or_down() {
+        let mut packet = PacketBuf::from_slice(&[1, 2, 3, 4, 5, 6, 7, 8]);
+        packet.close_up(2, 1, 4, 3);
+        assert_eq!(packet.bytes(), [1, 2, 0, 5, 6, 7]);
+        packet.close_up(3, 4, 4, 2);
+        assert_eq!(packet.bytes(), [1, 2, 0, 0, 0, 0, 0, 6, 7]);
+        packet.close_up(8, 2, 8, 0);
+        assert_eq!(packet.bytes(), [1, 2, 0, 0, 0, 0, 0, 6, 0, 0]);
+        let mut longest = PacketBuf::from_slice(&vec![7; MAX_PACKET]);
+        longest.close_up(MAX_PACKET - 4, 128, MAX_PACKET - 4, 4);
+        assert_eq!(longest.len(), MAX_PACKET + 128);
+        assert_eq!(longest.bytes()[MAX_PACKET - 5..][..133], [&[7; 1][..], &[0; 128], &[7; 4]].concat());
+    }
 
     #[test]
     fn a_read_and_a_write_keep_bytes_and_offload() {

@@ -3,8 +3,6 @@
 //! It says for every input what must come out, octet by octet, or every reason for which it may be dropped. What an
 //! engine chooses at random (identifications, the port of a new mapping, the address of RFC 6791) is read off the
 //! engine's output, checked against what it may be, and then taken as given.
-//!
-//! One reading where RFC 7915 leaves room: an RFC 4884 extension is taken off, and the length attribute is 0.
 #![allow(dead_code)]
 
 pub mod bits;
@@ -37,6 +35,8 @@ pub struct Settings {
     pub udp_zero: UdpZero,
     pub decrement: bool,
     pub check_interface_id: bool,
+    /// RFC 6791 §4.
+    pub object: bool,
     pub pool: Vec<[u8; 4]>,
 }
 
@@ -49,6 +49,7 @@ impl Default for Settings {
             udp_zero: UdpZero::Compute,
             decrement: false,
             check_interface_id: true,
+            object: false,
             pool: vec![[192, 0, 0, 8]],
         }
     }
@@ -145,6 +146,8 @@ struct Error<const N: usize> {
     src: [u8; N],
     dst: [u8; N],
     inner: Flow<N>,
+    /// `src` is one of the pool.
+    substituted: bool,
 }
 
 /// RFC 1812 §5.3.7, RFC 1122 §3.2.1.3, RFC 3927 §7: no address of a single host that a router may meet.
@@ -540,7 +543,7 @@ impl Oracle {
             let told = self.customer4(error.dst, inner.src_port(), inner)?.1;
             let (rule, sender) = self.customer4(inner.src, inner.src_port(), inner)?;
             let (reporter, target) = (self.embed(rule, error.src)?, self.embed(rule, inner.dst)?);
-            return Ok(Error { src: reporter, dst: told, inner: inner.to(sender, target) });
+            return Ok(Error { src: reporter, dst: told, inner: inner.to(sender, target), substituted: false });
         };
         let mut out = *inner;
         let mut reporter = error.src;
@@ -564,7 +567,7 @@ impl Oracle {
         let own = |ipv4| self.rules[customer.rule].address(ipv4, customer.psid);
         let peer = self.destination(customer, out.src, out.src_port())?;
         let told = self.destination(customer, error.dst, out.src_port())?;
-        Ok(Error { src: own(reporter), dst: told, inner: out.to(peer, own(out.dst)) })
+        Ok(Error { src: own(reporter), dst: told, inner: out.to(peer, own(out.dst)), substituted: false })
     }
 
     /// Errors that came as IPv6.
@@ -585,7 +588,8 @@ impl Oracle {
             let reporter = self
                 .rule_of6(error.src)
                 .and_then(|r| self.owner6(r, error.src, inner.dst_port(), inner.portless(), true).ok());
-            return Ok(Error { src: reporter.unwrap_or_else(from_pool), dst: told, inner: inner.to(sender, owner) });
+            let (substituted, src) = (reporter.is_none(), reporter.unwrap_or_else(from_pool));
+            return Ok(Error { src, dst: told, inner: inner.to(sender, owner), substituted });
         };
         self.own6(customer, error.dst)?;
         let own = self.own6(customer, inner.src)?;
@@ -600,7 +604,8 @@ impl Oracle {
             out.ports =
                 inner.ports.map(|(_, dst_port)| if inner.protocol == 1 { (port, port) } else { (port, dst_port) });
         }
-        Ok(Error { src: reporter.unwrap_or_else(|_| from_pool()), dst: out.src, inner: out })
+        let (substituted, src) = (reporter.is_err(), reporter.unwrap_or_else(|_| from_pool()));
+        Ok(Error { src, dst: out.src, inner: out, substituted })
     }
 
     // RFC 7915: packets.
@@ -733,14 +738,13 @@ impl Oracle {
             faults.push(DropReason::IcmpChecksum);
         }
         let attribute = usize::from(message[5]) * 4;
-        let quoted = &message[8..];
-        let quoted = if attribute > 0 { &quoted[..attribute.min(quoted.len())] } else { quoted };
+        let (quoted, extension) = parts(message, attribute);
         let Some((inner, upper)) = read_quoted4(quoted) else {
             faults.push(DropReason::IcmpInner);
             return Err(faults);
         };
         let flow = Flow::read(inner.src, inner.dst, inner.protocol, &upper, &inner.payload);
-        let error = Error { src: p.src, dst: p.dst, inner: flow };
+        let error = Error { src: p.src, dst: p.dst, inner: flow, substituted: false };
         let mapped = self.map_error46(&error, napt).map_err(|more| faults.extend(more)).ok();
         let (Some(to), Some((kind, code, field)), true) = (mapped, translated, faults.is_empty()) else {
             return Err(faults);
@@ -790,10 +794,9 @@ impl Oracle {
                 (path + growth).min(next_hops).max(1280) as u32
             }
         };
-        let mut message = vec![kind, code, 0, 0];
-        message.extend(field.to_be_bytes());
-        message.extend(quoted);
-        message.truncate(1280 - 40);
+        // RFC 4884 §4.6: of ICMPv6, these two alone.
+        let extension = if kind == 1 || kind == 3 { extension } else { &[] };
+        let mut message = joined(quoted, extension, 1280 - 48, 8, 4, [kind, code], field);
         complete(&mut message, 58, &to.src, &to.dst);
         let out = Packet6 {
             class: p.tos,
@@ -921,6 +924,7 @@ impl Oracle {
     ) -> Result<Vec<Vec<u8>>, Faults> {
         let message = &p.payload;
         let told = u32::from_be_bytes(message[4..8].try_into().unwrap());
+        let may_be_extended = kind == 1 || kind == 3;
         let translated = icmp64(kind, code, told);
         if translated.is_none() {
             faults.push(DropReason::IcmpType);
@@ -929,14 +933,13 @@ impl Oracle {
             faults.push(DropReason::IcmpChecksum);
         }
         let attribute = if kind == 1 || kind == 3 { usize::from(message[4]) * 8 } else { 0 };
-        let quoted = &message[8..];
-        let quoted = if attribute > 0 { &quoted[..attribute.min(quoted.len())] } else { quoted };
+        let (quoted, extension) = parts(message, attribute);
         let Some((inner, upper)) = read_quoted6(quoted) else {
             faults.push(DropReason::IcmpInner);
             return Err(faults);
         };
         let flow = Flow::read(inner.src, inner.dst, inner.next, &upper, &inner.payload);
-        let error = Error { src: p.src, dst: p.dst, inner: flow };
+        let error = Error { src: p.src, dst: p.dst, inner: flow, substituted: false };
         let mapped = self.map_error64(&error, seen, napt).map_err(|more| faults.extend(more)).ok();
         if mapped.as_ref().is_some_and(|to| is_illegal4(to.dst)) {
             faults.push(DropReason::DestinationIllegal);
@@ -990,10 +993,10 @@ impl Oracle {
                 (told.saturating_sub(growth) as usize).min(next_hops).max(68) as u32
             }
         };
-        let mut message = vec![kind, code, 0, 0];
-        message.extend(field.to_be_bytes());
-        message.extend(quoted);
-        message.truncate(576.min(self.settings.mtu4) - 20);
+        let object = address_object(p.src);
+        let adds = self.settings.object && to.substituted && may_be_extended && extension.is_empty();
+        let extension = if adds { &object } else { extension };
+        let mut message = joined(quoted, extension, 576.min(self.settings.mtu4) - 28, 4, 5, [kind, code], field);
         complete(&mut message, 1, &[], &[]);
         let out = Packet4 {
             tos: p.class,
@@ -1011,6 +1014,53 @@ impl Oracle {
         };
         Ok(vec![out.write()])
     }
+}
+
+/// RFC 4884 §3: what an ICMP message quotes, and the extension structure behind.
+fn parts(message: &[u8], attribute: usize) -> (&[u8], &[u8]) {
+    let end = if attribute == 0 || 8 + attribute > message.len() { message.len() } else { 8 + attribute };
+    (&message[8..end], &message[end..])
+}
+
+/// An ICMP message without its checksum. `most` octets of quote and extension; the attribute, in octet `at`, counts
+/// words of `word` octets.
+fn joined(
+    quoted: Vec<u8>,
+    extension: &[u8],
+    most: usize,
+    word: usize,
+    at: usize,
+    [kind, code]: [u8; 2],
+    field: u32,
+) -> Vec<u8> {
+    let mut message = vec![kind, code, 0, 0];
+    message.extend(field.to_be_bytes());
+    let mut padded = quoted.clone();
+    while padded.len() < 128 || !padded.len().is_multiple_of(word) {
+        padded.push(0);
+    }
+    while padded.len() + extension.len() > most && !padded.is_empty() {
+        padded.truncate(padded.len() - word);
+    }
+    if extension.is_empty() || padded.len() < 128 {
+        message.extend(&quoted[..quoted.len().min(most)]);
+    } else {
+        message[at] = (padded.len() / word) as u8;
+        message.extend(padded);
+        message.extend(extension);
+    }
+    message
+}
+
+/// RFC 5837 §4 in RFC 4884 §7: version 2 and a checksum; one object of class 2, its address bit set, with an IPv6
+/// address (address family 2).
+fn address_object(addr: [u8; 16]) -> Vec<u8> {
+    let mut out = vec![2 << 4, 0, 0, 0];
+    out.extend([0, 4 + 4 + 16, 2, 0b0000_0100]);
+    out.extend([0, 2, 0, 0]);
+    out.extend(addr);
+    complete(&mut out, 1, &[], &[]);
+    out
 }
 
 /// A quoted packet that may be translated: no ICMP but echo.

@@ -3,7 +3,7 @@ use mapt::config::{Config, Document, Role, RoutesConfig, RuleSet, Sysctl, TunCon
 use mapt::frag::FragParams;
 use mapt::napt::Timers;
 use mapt::reply::{IcmpParams, Originate};
-use mapt::siit::{Mtu, TranslationParams, UdpZeroChecksum};
+use mapt::siit::{MssClamp, Mtu, PortList, TranslationParams, UdpZeroChecksum};
 use std::fs;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -98,6 +98,9 @@ icmp: {rfc6791-pool: [203.0.113.9, 203.0.113.8/31, 198.51.100.1], originate: off
 fragments: {lifetime: 3, packets: 100, held-octets: 2000, rewrite-identification: true}
 napt: {enabled: false, timers: {udp: 120, tcp-established: 7441, tcp-transitory: 10, icmp: 61}}
 udp-zero-checksum: forward
+udp-zero-checksum-ports: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 65535]
+tcp-mss-clamp: 536
+dscp: {v4-to-v6: 63, v6-to-v4: 0}
 check-interface-id: false
 decrement-hop-limit: true
 control: {socket: run/c.sock}
@@ -116,6 +119,10 @@ state-directory: state
     let translation = TranslationParams {
         mtu: Mtu { ipv6: 65_535, ipv4: 68, lowest_ipv6: 1400 },
         udp_zero_checksum: UdpZeroChecksum::Forward,
+        udp_zero_checksum_ports: PortList::new(&[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 65_535]).unwrap(),
+        dscp_v4_to_v6: Some(63),
+        dscp_v6_to_v4: Some(0),
+        tcp_mss_clamp: MssClamp::To(536),
         decrement_hop_limit: true,
         rfc5837_object: true,
     };
@@ -141,6 +148,15 @@ fn other_words_of_the_choices() {
     };
     assert_eq!(br("udp-zero-checksum: drop").translation.udp_zero_checksum, UdpZeroChecksum::Drop);
     assert_eq!(br("udp-zero-checksum: compute").translation.udp_zero_checksum, UdpZeroChecksum::Compute);
+    assert_eq!(br("udp-zero-checksum-ports: []").translation.udp_zero_checksum_ports.ports(), [0u16; 0]);
+    assert_eq!(br("sysctl: check").translation.udp_zero_checksum_ports.ports(), [2152, 4789]);
+    assert_eq!(br("tcp-mss-clamp: off").translation.tcp_mss_clamp, MssClamp::Off);
+    assert_eq!(br("tcp-mss-clamp: auto").translation.tcp_mss_clamp, MssClamp::Auto);
+    assert_eq!(br("tcp-mss-clamp: 65495").translation.tcp_mss_clamp, MssClamp::To(65_495));
+    let dscp = |line: &str| (br(line).translation.dscp_v4_to_v6, br(line).translation.dscp_v6_to_v4);
+    assert_eq!(dscp("dscp: {v4-to-v6: 46}"), (Some(46), None));
+    assert_eq!(dscp("dscp: {v6-to-v4: 8}"), (None, Some(8)));
+    assert_eq!(dscp("dscp: {}"), (None, None));
     assert_eq!(br("icmp: {originate: on}").icmp.originate, Originate::On);
     assert_eq!(br("icmp: {originate: limited}").icmp.originate, Originate::Limited);
     assert_eq!(parse("role: br\nrules: rules.yaml\ntun: {queues: 16}\n").tun.queues, Some(16));

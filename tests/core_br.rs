@@ -10,7 +10,7 @@ use mapt::br::{Br, BrParams};
 use mapt::engine::Engine;
 use mapt::map::{Dmr, Provisioning, RuleSpec};
 use mapt::reply::{IcmpParams, Originate};
-use mapt::siit::{Mtu, TranslationParams, UdpZeroChecksum};
+use mapt::siit::{MssClamp, Mtu, PortList, TranslationParams, UdpZeroChecksum};
 use mapt::verdict::{Direction, DropReason, Verdict};
 use oracle::build::{Kind, Make, Place, Report};
 use oracle::packet::{Packet4, Packet6, Piece, complete, sum, word};
@@ -435,6 +435,119 @@ fn p38_every_traffic_class() {
     }
 }
 
+/// P38: a DSCP of the operator's own, for every class and both directions; ECN and the quoted packet stay.
+#[test]
+fn p38_a_dscp_keeps_ecn() {
+    let udp = |tos, src, dst| Make {
+        tos,
+        id: 0xabcde,
+        df: true,
+        ..Make::new(Kind::Udp { zero: false, slack: 0 }, src, dst, 20)
+    };
+    for (up, down) in [(Some(46), None), (None, Some(8)), (Some(0), Some(63))] {
+        let translation = TranslationParams { dscp_v4_to_v6: up, dscp_v6_to_v4: down, ..Default::default() };
+        let mut br = with(translation);
+        let expected = |tos: u8, dscp: Option<u8>| dscp.map_or(tos, |dscp| dscp * 4 + tos % 4);
+        for tos in 0..=255 {
+            let packet = udp(tos, 80, 1234).v4(a4(SERVER4), a4(IPV4));
+            let out = handle(&mut br, &packet).forwarded();
+            assert_valid(&out);
+            assert_eq!((read6(&out).class, read6(&out).flow_label), (expected(tos, up), 0));
+            let packet = udp(tos, 1234, 80).v6(a6(CE), a6(SERVER));
+            let out = handle(&mut br, &packet).forwarded();
+            assert_valid(&out);
+            assert_eq!(read4(&out).tos, expected(tos, down));
+            let report = Report { kind: 3, code: 1, rest: [0; 4], tos, ttl: 64 };
+            let quoted = udp(!tos, 1234, 80).v4(a4(IPV4), a4(SERVER4));
+            let out = handle(&mut br, &report.v4(a4(SERVER4), a4(IPV4), &quoted)).forwarded();
+            assert_eq!(read6(&out).class, expected(tos, up));
+            assert_eq!(out[48] % 16 * 16 + out[49] / 16, !tos, "the quoted packet was not ours to mark");
+            let report = Report { kind: 1, ..report };
+            let quoted = udp(!tos, 80, 1234).v6(a6(SERVER), a6(CE));
+            let out = handle(&mut br, &report.v6(a6(CE), a6(SERVER), &quoted)).forwarded();
+            assert_eq!((read4(&out).tos, out[29]), (expected(tos, down), !tos));
+        }
+    }
+}
+
+/// P37, MTU-8: the MSS of a SYN, and only of a SYN, is lowered to what fits, never raised, never added.
+#[test]
+fn p37_mss() {
+    let tcp = |flags, options: &[u8], src, dst| Make {
+        tcp_options: options.to_vec(),
+        ..Make::new(Kind::Tcp { options: options.len().div_ceil(4) as u8, flags }, src, dst, 0)
+    };
+    let clamped = |clamp, ipv6, ipv4, flags, options: &[u8]| {
+        let mtu = Mtu { ipv6, ipv4, lowest_ipv6: 1280 };
+        let mut br = with(TranslationParams { mtu, tcp_mss_clamp: clamp, ..Default::default() });
+        let out6 = handle(&mut br, &tcp(flags, options, 80, 1234).v4(a4(SERVER4), a4(IPV4))).forwarded();
+        let out4 = handle(&mut br, &tcp(flags, options, 1234, 80).v6(a6(CE), a6(SERVER))).forwarded();
+        assert_valid(&out6);
+        assert_valid(&out4);
+        assert_eq!(out6[60..], out4[40..], "both directions");
+        out4[40..].to_vec()
+    };
+    let mss = |value: u16| [[2, 4], value.to_be_bytes()].concat();
+    const SYN: u8 = 2;
+    const SYN_ACK: u8 = 0x12;
+    for (clamp, ipv6, ipv4, limit) in [
+        (MssClamp::Off, 1280, 1280, 65_535),
+        (MssClamp::Auto, 1500, 1500, 1440),
+        (MssClamp::Auto, 1480, 1500, 1420),
+        (MssClamp::Auto, 9000, 1300, 1260),
+        (MssClamp::Auto, 1500, 68, 28),
+        (MssClamp::To(536), 1500, 1500, 536),
+        (MssClamp::To(1400), 1500, 1500, 1400),
+    ] {
+        for value in [0, 27, 28, 535, 536, 537, 1259, 1260, 1261, 1399, 1400, 1420, 1421, 1440, 1441, 1460, 65_535] {
+            for flags in [SYN, SYN_ACK, 0xc2] {
+                assert_eq!(clamped(clamp, ipv6, ipv4, flags, &mss(value)), mss(value.min(limit)), "{clamp:?} {value}");
+            }
+            for flags in [0x10, 0x18, 0x11, 0x04] {
+                assert_eq!(clamped(clamp, ipv6, ipv4, flags, &mss(value)), mss(value), "no SYN");
+            }
+        }
+    }
+    // Wherever it stands, at an odd offset too; others stay, and none is added.
+    for (options, after) in [
+        (&[][..], &[][..]),
+        (&[1, 2, 4, 5, 180, 1, 1, 1], &[1, 2, 4, 3, 232, 1, 1, 1]),
+        (&[1, 1, 2, 4, 5, 180, 4, 2], &[1, 1, 2, 4, 3, 232, 4, 2]),
+        (&[3, 3, 7, 2, 4, 255, 255, 0], &[3, 3, 7, 2, 4, 3, 232, 0]),
+        (&[8, 10, 2, 4, 5, 180, 9, 9, 9, 9, 4, 2], &[8, 10, 2, 4, 5, 180, 9, 9, 9, 9, 4, 2]),
+        (&[0, 2, 4, 5, 180, 0, 0, 0], &[0, 2, 4, 5, 180, 0, 0, 0]),
+        (&[2, 0, 2, 4, 5, 180, 0, 0], &[2, 0, 2, 4, 5, 180, 0, 0]),
+        (&[9, 1, 2, 4, 5, 180, 0, 0], &[9, 1, 2, 4, 5, 180, 0, 0]),
+        (&[9, 41, 2, 4, 5, 180, 0, 0], &[9, 41, 2, 4, 5, 180, 0, 0]),
+        (&[1, 1, 1, 2], &[1, 1, 1, 2]),
+    ] {
+        assert_eq!(clamped(MssClamp::To(1000), 1500, 1500, SYN, options), after);
+    }
+    // A first fragment may end within the option.
+    let make = Make {
+        place: Place::First(3),
+        tcp_options: vec![1, 2, 4, 5, 180],
+        ..Make::new(Kind::Tcp { options: 2, flags: SYN }, 80, 1234, 100)
+    };
+    let translation = TranslationParams { tcp_mss_clamp: MssClamp::To(1000), ..Default::default() };
+    let packet = make.v4(a4(SERVER4), a4(IPV4));
+    let out = read6(&handle(&mut with(translation), &packet).forwarded());
+    assert_eq!(out.payload[20..], [1, 2, 4, 5]);
+    // Or hold it whole; then the rest of the packet, which is elsewhere, has the checksum right.
+    let whole = Make { place: Place::Whole, ..make.clone() }.upper(&a4(SERVER4), &a4(IPV4));
+    let make = Make { place: Place::First(4), ..make };
+    let out = read6(&handle(&mut with(translation), &make.v4(a4(SERVER4), a4(IPV4))).forwarded());
+    assert_eq!(out.payload[20..28], [1, 2, 4, 3, 232, 1, 1, 1]);
+    let mut segment = [out.payload, whole[32..].to_vec()].concat();
+    let there = word(&segment, 16);
+    complete(&mut segment, 6, &out.src, &out.dst);
+    assert_eq!(there, word(&segment, 16));
+    // A quoted SYN is what was sent.
+    let quoted = tcp(SYN, &mss(1460), 1234, 80).v4(a4(IPV4), a4(SERVER4));
+    let out = handle(&mut with(translation), &icmp4(SERVER4, IPV4, 3, 1, [0; 4], &quoted)).forwarded();
+    assert_eq!(out[48 + 60..], mss(1460));
+}
+
 /// P32: the kernel counts hops; by option the engine does, and then says so once they run out.
 #[test]
 fn p32_hop_limits() {
@@ -576,6 +689,54 @@ fn hdr7_unknown_protocols() {
         assert_eq!((outcome.reason(), told4(&outcome, SERVER4)), (DropReason::ProtocolWithoutPort, (3, 13)));
         let outcome = handle(&mut br, &make.v6(a6(CE), a6(SERVER)));
         assert_eq!((outcome.reason(), told6(&outcome, CE)), (DropReason::ProtocolWithoutPort, (1, 1)));
+    }
+}
+
+/// RFC 7915 §4.5, §5.5: the checksums of DCCP and UDP-Lite cover the addresses too; those of SCTP, GRE, ESP and AH
+/// do not.
+#[test]
+fn sum1_dccp_and_udp_lite() {
+    let rules = vec![rule("2001:db8:5000::/40", "198.51.100.0/24", 8)];
+    let mut br = br_of(&provisioning(rules, "2001:db8:ffff::/64", None), |_| ());
+    for number in [33, 136] {
+        let make = |place| Make { place, ..Make::new(Kind::Other(number), 1234, 80, 333) };
+        for place in [Place::Whole, Place::First(8), Place::Later(8, false), Place::Later(8, true)] {
+            // `upper` has the right checksum over the whole, by whichever addresses.
+            let out = read6(&handle(&mut br, &make(place).v4(a4(SERVER4), a4(FULL4))).forwarded());
+            assert_eq!(out.payload, read6(&make(place).v6(a6(SERVER), a6(FULL))).payload, "{number} {place:?}");
+            let out = read4(&handle(&mut br, &make(place).v6(a6(FULL), a6(SERVER))).forwarded());
+            assert_eq!(out.payload, read4(&make(place).v4(a4(FULL4), a4(SERVER4))).payload, "{number} {place:?}");
+        }
+        // In a quote, where it is there.
+        let (whole4, whole6) =
+            (make(Place::Whole).v4(a4(FULL4), a4(SERVER4)), make(Place::Whole).v6(a6(FULL), a6(SERVER)));
+        for len in [28, 29, 200] {
+            let out = handle(&mut br, &icmp4(SERVER4, FULL4, 3, 1, [0; 4], &whole4[..len])).forwarded();
+            assert_valid(&out);
+            assert_eq!(out[88..], whole6[40..len + 20], "{number} {len}");
+        }
+        let out = handle(&mut br, &icmp4(SERVER4, FULL4, 3, 1, [0; 4], &whole4[..27])).forwarded();
+        assert_eq!(out[88..], whole4[20..27], "no checksum there");
+        let (whole4, whole6) =
+            (make(Place::Whole).v4(a4(SERVER4), a4(FULL4)), make(Place::Whole).v6(a6(SERVER), a6(FULL)));
+        let out = handle(&mut br, &icmp6(FULL, SERVER, 1, 4, [0; 4], &whole6)).forwarded();
+        assert_eq!(out[48..], whole4[20..]);
+        // Too short to have one.
+        let stub = Packet4 { payload: vec![1, 2, 3], announced: 3, ..read4(&whole4) }.write();
+        assert_eq!(read6(&handle(&mut br, &stub).forwarded()).payload, [1, 2, 3]);
+        // A wrong one stays wrong (RFC 1624), and shares no address.
+        let mut wrong = whole4.clone();
+        wrong[26..28].copy_from_slice(&[0, 0]);
+        let out = handle(&mut br, &wrong).forwarded();
+        assert_ne!(out[46..48], whole6[46..48]);
+        assert!(number == 33 || out[46..48] == [0, 0], "RFC 3828 §3.1: zero is no checksum");
+        let outcome = handle(&mut self::br(), &make(Place::Whole).v4(a4(SERVER4), a4(IPV4)));
+        assert_eq!(outcome.reason(), DropReason::ProtocolWithoutPort);
+    }
+    for number in [132, 47, 50, 51] {
+        let make = Make::new(Kind::Other(number), 1234, 80, 333);
+        let out = read6(&handle(&mut br, &make.v4(a4(SERVER4), a4(FULL4))).forwarded());
+        assert_eq!(out.payload, make.upper(&[0; 4], &[0; 4]));
     }
 }
 
@@ -821,12 +982,59 @@ fn p27_udp_without_checksum() {
     let first = make(Place::First(20)).v4(a4(SERVER4), a4(FULL4));
     assert_eq!(handle(&mut with(UdpZeroChecksum::Compute), &first).reason(), DropReason::UdpChecksumZero);
     assert_eq!(handle(&mut with(UdpZeroChecksum::Drop), &first).reason(), DropReason::UdpChecksumZero);
-    // From IPv6 it is illegal, whatever the policy.
-    let zero6 = Make::new(Kind::Udp { zero: true, slack: 0 }, 7777, 80, 300).v6(a6(FULL), a6(SERVER));
-    for policy in [UdpZeroChecksum::Compute, UdpZeroChecksum::Drop, UdpZeroChecksum::Forward] {
-        let outcome = handle(&mut with(policy), &zero6);
-        assert_eq!((outcome.reason(), outcome.reply), (DropReason::UdpChecksumZero, None));
+    let out = handle(&mut with(UdpZeroChecksum::Forward), &first).forwarded();
+    assert_eq!((word(&out, 54), &out[56..]), (0, &read4(&first).payload[8..]), "SUM-4: as it is");
+    // From IPv6 it is illegal; nobody can make up what it was (SUM-5), but IPv4 takes it without.
+    for place in [Place::Whole, Place::First(20), Place::Atomic] {
+        let zero6 = Make { place, ..Make::new(Kind::Udp { zero: true, slack: 0 }, 7777, 80, 300) };
+        let zero6 = zero6.v6(a6(FULL), a6(SERVER));
+        for policy in [UdpZeroChecksum::Compute, UdpZeroChecksum::Drop] {
+            let outcome = handle(&mut with(policy), &zero6);
+            assert_eq!((outcome.reason(), outcome.reply), (DropReason::UdpChecksumZero, None));
+        }
+        let out = read4(&handle(&mut with(UdpZeroChecksum::Forward), &zero6).forwarded());
+        assert_eq!(out.payload, read6(&zero6).payload);
     }
+}
+
+/// P27, SUM-3: to the ports of tunnels without checksum, whatever the policy, in both directions; by destination port.
+#[test]
+fn p27_ports_without_checksum() {
+    let ports = [2152, 4789, 9];
+    let with = |udp_zero_checksum, list: &[u16]| {
+        let rules = vec![rule("2001:db8:5000::/40", "198.51.100.0/24", 8)];
+        let udp_zero_checksum_ports = PortList::new(list).unwrap();
+        let translation = TranslationParams { udp_zero_checksum, udp_zero_checksum_ports, ..Default::default() };
+        br_of(&provisioning(rules, "2001:db8:ffff::/64", None), |p| p.translation = translation)
+    };
+    for place in [Place::Whole, Place::First(20)] {
+        let make = |src, dst| Make { place, ..Make::new(Kind::Udp { zero: true, slack: 0 }, src, dst, 300) };
+        for policy in [UdpZeroChecksum::Compute, UdpZeroChecksum::Drop] {
+            let mut br = with(policy, &ports);
+            for port in ports {
+                let packet = make(7777, port).v4(a4(SERVER4), a4(FULL4));
+                assert_eq!(read6(&handle(&mut br, &packet).forwarded()).payload, read4(&packet).payload);
+                let packet = make(7777, port).v6(a6(FULL), a6(SERVER));
+                assert_eq!(read4(&handle(&mut br, &packet).forwarded()).payload, read6(&packet).payload);
+                // From such a port is not to it.
+                let outcome = handle(&mut br, &make(port, 7777).v6(a6(FULL), a6(SERVER)));
+                assert_eq!(outcome.reason(), DropReason::UdpChecksumZero);
+                let outcome = handle(&mut br, &make(port, 7777).v4(a4(SERVER4), a4(FULL4)));
+                if policy == UdpZeroChecksum::Drop || place != Place::Whole {
+                    assert_eq!(outcome.reason(), DropReason::UdpChecksumZero);
+                } else {
+                    assert_valid(&outcome.forwarded());
+                }
+            }
+            let outcome = handle(&mut with(policy, &[]), &make(7777, 4789).v6(a6(FULL), a6(SERVER)));
+            assert_eq!(outcome.reason(), DropReason::UdpChecksumZero, "none is listed");
+        }
+    }
+    // What has a checksum keeps one.
+    let packet = udp4(SERVER4, 7777, FULL4, 4789, b"with");
+    assert_valid(&handle(&mut with(UdpZeroChecksum::Compute, &ports), &packet).forwarded());
+    assert_eq!(PortList::default().ports(), [2152, 4789]);
+    assert_eq!(PortList::new(&[1; 17]), None);
 }
 
 /// SUM-5: what comes out as zero is sent as 0xffff, adjusted or computed.

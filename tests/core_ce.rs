@@ -16,7 +16,7 @@ use mapt::engine::Engine;
 use mapt::map::{Dmr, Provisioning, RuleSpec};
 use mapt::napt::Protocol;
 use mapt::reply::Originate;
-use mapt::siit::{Mtu, TranslationParams};
+use mapt::siit::{MssClamp, Mtu, PortList, TranslationParams};
 use mapt::verdict::{Direction, DropReason, Verdict};
 use oracle::build::{Kind, Make, Place};
 use oracle::packet::{Packet4, Packet6, complete, word};
@@ -377,19 +377,112 @@ fn nat12_an_error_of_the_home() {
     assert_eq!((outcome.reason(), outcome.reply), (DropReason::NaptNoMapping, None));
 }
 
-/// P15: without NAPT, an error that names an address of somebody else, outside or inside.
+/// ICMP-1, CE-12, RFC 5508 REQ-5: without NAPT, a router of the home reports with an address that means nothing
+/// outside. Then the host that it could not reach is the reporter, so that traceroute and PMTUD reach into the home.
+#[test]
+fn ce12_errors_of_routers_in_the_home() {
+    // A full address, a prefix of 16 addresses, and the address that is shared.
+    for (rules, end_user, host, other, map) in [
+        (rule("2001:db8::/40", "192.0.2.0/24", 8), "2001:db8:12::/48", OWN4, "192.0.2.19", "2001:db8:12::c000:212:0"),
+        (
+            rule("2001:db8::/40", "192.0.2.0/24", 4),
+            "2001:db8:10::/44",
+            "192.0.2.23",
+            "192.0.2.32",
+            "2001:db8:10::c000:217:0",
+        ),
+        (rule("2001:db8::/40", "192.0.2.0/24", 16), "2001:db8:12:3400::/56", OWN4, "192.0.2.19", OWN),
+    ] {
+        let provisioning = provisioning(vec![rules], "2001:db8:ffff::/64", Some(end_user));
+        let mut ce = ce_of(&provisioning, |p| p.napt = false);
+        for (kind, code, new) in [(11, 0, (3, 0)), (3, 4, (2, 0)), (3, 1, (1, 0))] {
+            for reporter in ["192.168.1.254", "10.0.0.1", "100.64.0.1", other, "0.0.0.0", "8.8.8.8"] {
+                let quoted = udp4(SERVER4, 53, host, 1234, b"question");
+                let error = icmp4(reporter, SERVER4, kind, code, [0, 0, 5, 120], &quoted);
+                let error =
+                    if kind == 3 && code == 4 { error } else { icmp4(reporter, SERVER4, kind, code, [0; 4], &quoted) };
+                let out = handle(&mut ce, &error).forwarded();
+                assert_valid(&out);
+                assert_eq!((out[40], out[41]), new);
+                assert_eq!((tuple(&out).0.as_str(), tuple(&out).2.as_str()), (map, SERVER), "{reporter}");
+                assert_eq!(out[48..], udp6(SERVER, 53, map, 1234, b"question"));
+            }
+            // What was not for the customer is nobody's to report on.
+            let error = icmp4("192.168.1.254", SERVER4, kind, code, [0; 4], &udp4(SERVER4, 53, other, 1234, b""));
+            assert_eq!(handle(&mut ce, &error).reason(), DropReason::SourceNotOurs);
+        }
+        // Only errors: a packet of such an address stays in the home.
+        assert_eq!(handle(&mut ce, &udp4("192.168.1.254", 1234, SERVER4, 53, b"")).reason(), DropReason::SourceNotOurs);
+        // A reporter that is the customer's keeps its own.
+        let error = icmp4(host, SERVER4, 3, 3, [0; 4], &udp4(SERVER4, 53, host, 1234, b""));
+        assert_eq!(tuple(&handle(&mut ce, &error).forwarded()).0, map);
+    }
+}
+
+/// P38: every class through the CE, both ways, copied or with a DSCP of the operator's own.
+#[test]
+fn p38_every_traffic_class() {
+    for (up, down) in [(None, None), (Some(46), None), (Some(1), Some(62))] {
+        let mut ce = ce_of(&ours(), |p| {
+            p.translation = TranslationParams { dscp_v4_to_v6: up, dscp_v6_to_v4: down, ..Default::default() };
+        });
+        let expected = |tos: u8, dscp: Option<u8>| dscp.map_or(tos, |dscp| dscp * 4 + tos % 4);
+        for tos in 0..=255 {
+            let make = |src, dst| Make { tos, id: 0xf_ffff, df: true, ..Make::new(UDP, src, dst, 20) };
+            let out = handle(&mut ce, &make(40_000, 53).v4(a4(HOST), a4(SERVER4))).forwarded();
+            assert_valid(&out);
+            let read = Packet6::read(&out, false, &mut Vec::new()).unwrap();
+            assert_eq!((read.class, read.flow_label), (expected(tos, up), 0));
+            let out = handle(&mut ce, &make(53, tuple(&out).1).v6(a6(SERVER), a6(OWN))).forwarded();
+            assert_valid(&out);
+            assert_eq!(read4(&out).tos, expected(tos, down));
+        }
+    }
+}
+
+/// P37: the MSS of both ends, through the NAPT.
+#[test]
+fn p37_mss() {
+    let clamp = TranslationParams { tcp_mss_clamp: MssClamp::Auto, ..Default::default() };
+    let mut ce = ce_of(&ours(), |p| p.translation = clamp);
+    let syn = |flags, src, dst| Make {
+        tcp_options: vec![1, 2, 4, 5, 180, 1, 4, 2],
+        ..Make::new(Kind::Tcp { options: 2, flags }, src, dst, 0)
+    };
+    let out = handle(&mut ce, &syn(2, 40_000, 443).v4(a4(HOST), a4(SERVER4))).forwarded();
+    assert_valid(&out);
+    assert_eq!(out[60..], [1, 2, 4, 5, 160, 1, 4, 2]);
+    let out = handle(&mut ce, &syn(0x12, 443, tuple(&out).1).v6(a6(SERVER), a6(OWN))).forwarded();
+    assert_valid(&out);
+    assert_eq!(out[40..], [1, 2, 4, 5, 160, 1, 4, 2]);
+}
+
+/// P27: the home's tunnels without checksum, by the destination port as it comes and goes.
+#[test]
+fn p27_ports_without_checksum() {
+    let mut ce = ce();
+    let zero = Kind::Udp { zero: true, slack: 0 };
+    let out = handle(&mut ce, &Make::new(zero, 40_000, 4789, 30).v4(a4(HOST), a4(SERVER4))).forwarded();
+    assert_eq!(word(&out, 46), 0);
+    let out = handle(&mut ce, &Make::new(zero, 40_000, 4790, 30).v4(a4(HOST), a4(SERVER4))).forwarded();
+    assert_valid(&out);
+    let port = tuple(&out).1;
+    let back = Make::new(zero, 4789, port, 30).v6(a6(SERVER), a6(OWN));
+    assert_eq!(handle(&mut ce, &back).reason(), DropReason::UdpChecksumZero);
+    let list = PortList::new(&[port]).unwrap();
+    let mut ce = ce_of(&ours(), |p| p.translation.udp_zero_checksum_ports = list);
+    let out = handle(&mut ce, &Make::new(zero, 40_000, 4790, 30).v4(a4(HOST), a4(SERVER4))).forwarded();
+    assert_eq!(tuple(&out).1, port, "the same seed");
+    assert_eq!(word(&handle(&mut ce, &back).forwarded(), 26), 0);
+}
+
+/// P15: without NAPT, an error about a packet of somebody else.
 #[test]
 fn p15_errors_of_others_without_napt() {
     let mut ce = plain();
     let quoted = |dst: &str, port| udp4(SERVER4, 53, dst, port, b"");
     assert_eq!(handle(&mut ce, &icmp4(OWN4, SERVER4, 3, 3, [0; 4], &quoted(OWN4, 1234))).verdict, Verdict::Forward);
-    for (reporter, dst, port) in [
-        (OWN4, "192.0.2.19", 1234),
-        (OWN4, "198.51.100.18", 1234),
-        ("192.0.2.19", OWN4, 1234),
-        (HOST, OWN4, 1234),
-        (OWN4, OWN4, 1236),
-    ] {
+    for (reporter, dst, port) in [(OWN4, "192.0.2.19", 1234), (OWN4, "198.51.100.18", 1234), (OWN4, OWN4, 1236)] {
         let outcome = handle(&mut ce, &icmp4(reporter, SERVER4, 3, 3, [0; 4], &quoted(dst, port)));
         assert_eq!((outcome.reason(), outcome.reply), (DropReason::SourceNotOurs, None), "{reporter} {dst} {port}");
     }

@@ -10,7 +10,7 @@ use common::*;
 use mapt::br::{Br, BrParams};
 use mapt::ce::{Ce, CeParams};
 use mapt::engine::Engine;
-use mapt::siit::{Mtu, TranslationParams};
+use mapt::siit::{MssClamp, Mtu, TranslationParams};
 use mapt::verdict::{DropReason, Verdict};
 use mapt::wire::segment::{segment, segments};
 use mapt::wire::{PacketBuf, VnetHdr};
@@ -25,17 +25,18 @@ const CUSTOMER4: [u8; 4] = [192, 0, 2, 18];
 const SERVER4: [u8; 4] = [8, 8, 8, 8];
 
 const FIN: u8 = 0x01;
+const SYN: u8 = 0x02;
 const PSH: u8 = 0x08;
 const ACK: u8 = 0x10;
 const CWR: u8 = 0x80;
 
 fn br_with(mtu: Mtu) -> Br {
-    let translation = TranslationParams { mtu, ..Default::default() };
+    let translation = TranslationParams { mtu, tcp_mss_clamp: MssClamp::Auto, ..Default::default() };
     Br::new(&appendix_a(None), &BrParams { translation, ..br_params() })
 }
 
 fn ce_with(mtu: Mtu, napt: bool) -> Ce {
-    let translation = TranslationParams { mtu, ..Default::default() };
+    let translation = TranslationParams { mtu, tcp_mss_clamp: MssClamp::Auto, ..Default::default() };
     Ce::new(&appendix_a(Some("2001:db8:12:3400::/56")), &CeParams { translation, napt, ..ce_params() })
 }
 
@@ -146,8 +147,9 @@ fn make(kind: Kind, len: usize) -> Make {
     Make { id: 0x8765, df: true, tos: 0x5a, ..Make::new(kind, 0, 0, len) }
 }
 
+/// Its MSS is of 1460, at an odd offset.
 fn tcp(flags: u8, len: usize) -> Make {
-    make(Kind::Tcp { options: 3, flags }, len)
+    Make { tcp_options: vec![1, 2, 4, 5, 180], ..make(Kind::Tcp { options: 3, flags }, len) }
 }
 
 fn udp(len: usize) -> Make {
@@ -191,14 +193,15 @@ proptest! {
     /// P28, P47, P59: TCPV4 to TCPV6 and back, UDP_L4; every path, any number of segments.
     #[test]
     fn a_superpacket_is_the_same_as_its_segments(
-        path in select(PATHS.to_vec()), is_tcp: bool, options in 0..11u8, flags in select(vec![ACK, ACK | PSH, ACK | PSH | FIN]),
+        path in select(PATHS.to_vec()), is_tcp: bool, options in 0..11u8, flags in select(vec![ACK, ACK | PSH, ACK | PSH | FIN, SYN, SYN | ACK]),
         ecn: bool, gso_size in select(vec![1u16, 7, 100, 536, 1000, 1241, 1400]), count in 1..40usize, short in 0..1400usize, seed: u8,
     ) {
         let len = (usize::from(gso_size) * count).saturating_sub(short % usize::from(gso_size)).max(1);
         let ecn = ecn && is_tcp;
         let flags = flags | if ecn { CWR } else { 0 };
         let kind = if is_tcp { Kind::Tcp { options, flags } } else { Kind::Udp { zero: false, slack: 0 } };
-        let packet = path.packet(&Make { seed, ..make(kind, len) });
+        let tcp_options = vec![1, 1, 2, 4, 5, 180];
+        let packet = path.packet(&Make { seed, tcp_options, ..make(kind, len) });
         same_as_by_hand(path, &packet, gso_size, ecn);
     }
 
@@ -301,11 +304,11 @@ fn options_and_extension_headers_in_front_of_a_superpacket() {
 }
 
 /// A partial checksum without segmentation: the field holds the pseudo-header's sum, so addresses alone change it;
-/// with NAPT the port changes and the field does not.
+/// with NAPT the port changes and the field does not. P37: nor does it with a lower MSS.
 #[test]
 fn a_partial_checksum_is_adjusted_by_addresses_only() {
     for path in PATHS {
-        for make in [tcp(ACK, 100), udp(99), udp(0)] {
+        for make in [tcp(ACK, 100), tcp(SYN, 0), udp(99), udp(0)] {
             let complete = path.packet(&make);
             let mut packet = offloaded(complete.clone(), 0, false);
             let outcome = handle_packet(path.engine(Mtu::default()).as_mut(), &mut packet, NOW);
@@ -322,6 +325,10 @@ fn a_partial_checksum_is_adjusted_by_addresses_only() {
             // Completed, it is what the complete packet becomes.
             let device = cut_by_device(&packet).remove(0);
             assert_valid(&device);
+            if let Kind::Tcp { flags, .. } = make.kind {
+                let mss = if flags == SYN { 1440 } else { 1460 };
+                assert_eq!(word(&device, at + 23), mss, "{path:?}");
+            }
             let by_hand = handle(path.engine(Mtu::default()).as_mut(), &complete).forwarded();
             assert_eq!(comparable(device, path.v6()), comparable(by_hand, path.v6()));
         }

@@ -11,11 +11,11 @@ use mapt::ce::{Ce, CeParams};
 use mapt::engine::Engine;
 use mapt::frag::FragParams;
 use mapt::map::{Dmr, Rule, RuleSpec, RuleTable};
-use mapt::siit::{Mtu, TranslationParams, UdpZeroChecksum};
+use mapt::siit::{MssClamp, Mtu, PortList, TranslationParams, UdpZeroChecksum};
 use mapt::verdict::{DropReason, Verdict};
 use oracle::build::{Home, Kind, Make, Place, Report, World, home, offloaded, worlds};
 use oracle::packet::{Packet4, Packet6, Upper, complete, sum, word};
-use oracle::{Expected, Oracle, Settings, UdpZero, is_illegal4};
+use oracle::{Expected, Mss, Oracle, Settings, UdpZero, is_illegal4};
 use proptest::prelude::*;
 use proptest::sample::select;
 
@@ -38,6 +38,14 @@ fn params(s: &Settings) -> TranslationParams {
             UdpZero::Compute => UdpZeroChecksum::Compute,
             UdpZero::Drop => UdpZeroChecksum::Drop,
             UdpZero::Forward => UdpZeroChecksum::Forward,
+        },
+        udp_zero_checksum_ports: PortList::new(&s.zero_ports).unwrap(),
+        dscp_v4_to_v6: s.dscp[0],
+        dscp_v6_to_v4: s.dscp[1],
+        tcp_mss_clamp: match s.mss {
+            Mss::Off => MssClamp::Off,
+            Mss::Auto => MssClamp::Auto,
+            Mss::To(limit) => MssClamp::To(limit as u16),
         },
         decrement_hop_limit: s.decrement,
         rfc5837_object: s.object,
@@ -99,7 +107,8 @@ fn agree(engine: &mut dyn Engine, oracle: &mut Oracle, input: &[u8]) -> Result<O
     let v6_in = input.first().is_some_and(|b| b >> 4 == 6);
     let zero = !v6_in
         && Packet4::read(input, false, &mut Vec::new())
-            .is_some_and(|p| p.protocol == 17 && p.payload.len() >= 8 && word(&p.payload, 6) == 0);
+            .filter(|p| p.protocol == 17 && p.payload.len() >= 8 && word(&p.payload, 6) == 0)
+            .is_some_and(|p| !settings.zero_ports.contains(&(word(&p.payload, 2) as u16)));
     for out in &outcome.packets {
         prop_assert!(out.len() <= if v6_in { settings.mtu4 } else { settings.mtu6 }, "{} octets", out.len());
         // etherparse looks for an Authentication Header in later fragments too.
@@ -197,16 +206,24 @@ fn settings() -> impl Strategy<Value = Settings> {
     let zero = prop_oneof![4 => Just(UdpZero::Compute), 1 => Just(UdpZero::Drop), 1 => Just(UdpZero::Forward)];
     let pool = select(vec![vec![[192, 0, 0, 8]], vec![[198, 51, 100, 1], [198, 51, 100, 2], [198, 51, 100, 3]]]);
     let switches = (prop::bool::weighted(0.2), prop::bool::weighted(0.8), any::<bool>());
-    (mtus, zero, switches, pool).prop_map(
-        |((mtu6, mtu4, lowest), udp_zero, (decrement, check_interface_id, object), pool)| Settings {
-            mtu6,
-            mtu4,
-            lowest,
-            udp_zero,
-            decrement,
-            check_interface_id,
-            object,
-            pool,
+    let mss = prop_oneof![1 => Just(Mss::Off), 1 => Just(Mss::Auto), 1 => (536..=1500usize).prop_map(Mss::To)];
+    let ports = prop_oneof![Just(vec![]), Just(vec![2152, 4789]), Just((4780..4796).collect())];
+    let dscp = || prop::option::weighted(0.3, 0..64u8);
+    (mtus, (zero, ports), switches, pool, mss, (dscp(), dscp())).prop_map(
+        |((mtu6, mtu4, lowest), (udp_zero, zero_ports), (decrement, check_interface_id, object), pool, mss, dscp)| {
+            Settings {
+                mtu6,
+                mtu4,
+                lowest,
+                udp_zero,
+                zero_ports,
+                mss,
+                dscp: [dscp.0, dscp.1],
+                decrement,
+                check_interface_id,
+                object,
+                pool,
+            }
         },
     )
 }
@@ -218,7 +235,7 @@ fn kind() -> impl Strategy<Value = Kind> {
             .prop_map(|(zero, slack)| Kind::Udp { zero, slack }),
         3 => any::<bool>().prop_map(|request| Kind::Echo { request }),
         1 => (any::<u8>(), 0..17u8).prop_map(|(kind, code)| Kind::Icmp { kind, code }),
-        3 => prop_oneof![2 => select(vec![47u8, 50, 51, 59, 132, 0, 2, 41, 43, 44, 60, 1, 58]), 1 => any::<u8>()].prop_map(Kind::Other),
+        3 => prop_oneof![2 => select(vec![33u8, 33, 136, 136, 47, 50, 51, 59, 132, 0, 2, 41, 43, 44, 60, 1, 58]), 1 => any::<u8>()].prop_map(Kind::Other),
     ]
 }
 
@@ -233,6 +250,24 @@ fn options() -> impl Strategy<Value = Vec<u8>> {
         // Router Alert; a record route; source routes that are used up and that are not.
         1 => select(vec![vec![148, 4, 0, 0], vec![7, 7, 4, 0, 0, 0, 0, 0], vec![1, 131, 7, 8, 10, 0, 0, 1],
                          vec![137, 7, 4, 10, 0, 0, 1, 0], vec![131, 3, 4, 1, 68, 0, 0, 0], vec![7, 0, 131, 7]]),
+    ]
+}
+
+/// Options of TCP, most of them well-formed, an MSS among them.
+fn tcp_options() -> impl Strategy<Value = Vec<u8>> {
+    let option = prop_oneof![
+        6 => any::<u16>().prop_map(|mss| vec![2, 4, (mss >> 8) as u8, mss as u8]),
+        6 => (400..1700u16).prop_map(|mss| vec![2, 4, (mss >> 8) as u8, mss as u8]),
+        4 => Just(vec![1]),
+        2 => Just(vec![4, 2]),
+        2 => Just(vec![3, 3, 7]),
+        2 => any::<[u8; 8]>().prop_map(|stamps| [&[8, 10], &stamps[..]].concat()),
+        1 => select(vec![vec![0], vec![2, 0], vec![3, 1], vec![2, 3, 9], vec![2, 5, 5, 5, 5], vec![200, 41], vec![2]]),
+    ];
+    prop_oneof![
+        2 => Just(Vec::new()),
+        6 => prop::collection::vec(option, 1..7).prop_map(|options| options.concat()),
+        1 => prop::collection::vec(any::<u8>(), 0..40),
     ]
 }
 
@@ -263,13 +298,14 @@ fn make() -> impl Strategy<Value = Make> {
         1 => (0..200u16, any::<bool>()).prop_map(|(from, more)| Place::Later(from, more)),
     ];
     let fields = (any::<u8>(), prop_oneof![8 => 2..=255u8, 1 => 0..2u8], any::<u32>(), any::<bool>());
-    (kind(), len, any::<u8>(), fields, options(), extensions(), place).prop_map(
-        |(kind, len, seed, (tos, ttl, id, df), options, extensions, place)| Make {
+    (kind(), len, any::<u8>(), fields, (options(), tcp_options()), extensions(), place).prop_map(
+        |(kind, len, seed, (tos, ttl, id, df), (options, tcp_options), extensions, place)| Make {
             tos,
             ttl,
             id,
             df,
             options,
+            tcp_options,
             extensions,
             place,
             seed,
@@ -424,11 +460,13 @@ fn draw() -> impl Strategy<Value = Draw> {
     let port = prop_oneof![
         12 => any::<u16>().prop_map(|port| (port, true)),
         2 => any::<u16>().prop_map(|port| (port, false)),
+        2 => select(vec![2152u16, 4789]).prop_map(|port| (port, true)),
         1 => (0..1024u16).prop_map(|port| (port, false)),
     ];
     let reports = (prop::option::weighted(0.35, report(false)), prop::option::weighted(0.35, report(true)));
     let spoof = prop_oneof![8 => Just(None), 1 => (any::<bool>(), 0..128u8).prop_map(Some)];
-    let who = (world(), (any::<usize>(), any::<u64>()), port, peer, any::<u16>());
+    let peer_port = prop_oneof![9 => any::<u16>(), 1 => select(vec![2152u16, 4789])];
+    let who = (world(), (any::<usize>(), any::<u64>()), port, peer, peer_port);
     (who, any::<bool>(), make(), reports, spoof).prop_map(
         |((world, home, port, peer, peer_port), v6, make, reports, spoof)| Draw {
             world,
@@ -891,10 +929,17 @@ fn same_but_for_translation(
         old[at..at + 2].fill(0);
         new[at..at + 2].fill(0);
         let port_at = if matches!(upper, Upper::Echo { .. }) { 4 } else { 0 };
-        let (src_port, dst_port) = ports.unwrap();
-        old[port_at..port_at + 2].copy_from_slice(&src_port.to_be_bytes());
-        if port_at == 0 {
-            old[2..4].copy_from_slice(&dst_port.to_be_bytes());
+        if matches!(upper, Upper::Dccp | Upper::UdpLite) {
+            // Nobody else looks at their checksums.
+            let mut right = b.payload.clone();
+            complete(&mut right, b.protocol, &b.src, &b.dst);
+            prop_assert!(b.fragment().is_some() || right == b.payload);
+        } else {
+            let (src_port, dst_port) = ports.unwrap();
+            old[port_at..port_at + 2].copy_from_slice(&src_port.to_be_bytes());
+            if port_at == 0 {
+                old[2..4].copy_from_slice(&dst_port.to_be_bytes());
+            }
         }
     }
     prop_assert_eq!(old, new);
@@ -914,7 +959,8 @@ proptest! {
         make in make(), remote in select(vec![[8, 8, 8, 8], [9, 1, 2, 3]]), remote_port: u16, host in 2..250u8,
         mtu in select(vec![1500usize, 9000, 65535]),
     ) {
-        let settings = Settings { mtu6: mtu, mtu4: mtu, lowest: mtu, ..Settings::default() };
+        let zero_ports = Vec::new();
+        let settings = Settings { mtu6: mtu, mtu4: mtu, lowest: mtu, zero_ports, ..Settings::default() };
         let (mut br, oracle) = br_of(&world, &settings);
         let ours = home(&oracle.rules, which, home_draw);
         let rule = &oracle.rules[ours.rule];
@@ -928,8 +974,8 @@ proptest! {
             Kind::Tcp { .. } | Kind::Udp { .. } | Kind::Echo { .. } => {
                 make.place == Place::Whole || !napt && !rule.is_shared() && !matches!(make.kind, Kind::Echo { .. })
             }
-            // ESP, GRE, SCTP.
-            Kind::Other(number) => !napt && !rule.is_shared() && [47, 50, 132].contains(&number),
+            // GRE, ESP, SCTP, DCCP, UDP-Lite.
+            Kind::Other(number) => !napt && !rule.is_shared() && [47, 50, 132, 33, 136].contains(&number),
             Kind::Icmp { .. } => false,
         };
         if !can_pass {

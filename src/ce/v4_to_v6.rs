@@ -41,11 +41,13 @@ pub(super) fn error(map: &CeMap, error: &ErrorFlow<Ipv4Addr>) -> Result<ErrorFlo
         // RFC 5508 REQ-5: behind a NAPT everybody reports as the NAPT.
         reporter = outside.addr;
     }
-    // Both are written with the customer's own bits, so both must be the customer's.
-    for ours in [inner.dst, reporter] {
-        let src_port = inner.dst_port;
-        check_source(map, &Flow { src: ours, dst: error.dst, kind: inner.kind, src_port, dst_port: 0 })?;
+    // A router of the home with an address of no meaning outside speaks for the host that it could not reach.
+    if !map.customer.ipv4.contains(reporter) {
+        reporter = inner.dst;
     }
+    // It is written with the customer's own bits, so it must be the customer's.
+    let src_port = inner.dst_port;
+    check_source(map, &Flow { src: inner.dst, dst: error.dst, kind: inner.kind, src_port, dst_port: 0 })?;
     let peer = destination(map, inner.src, inner.src_port())?;
     let told = destination(map, error.dst, inner.src_port())?;
     let inner = inner.between(peer, own(map, inner.dst));

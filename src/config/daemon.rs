@@ -10,7 +10,7 @@ use crate::frag::FragParams;
 use crate::map::{Customer, EndUserPrefix, Ipv4Prefix, Provisioning};
 use crate::napt::Timers;
 use crate::reply::{IcmpParams, Originate};
-use crate::siit::{Mtu, TranslationParams, UdpZeroChecksum};
+use crate::siit::{MssClamp, Mtu, PortList, TranslationParams, UdpZeroChecksum};
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -83,6 +83,9 @@ pub(super) fn daemon(
     let checksums =
         [("compute", UdpZeroChecksum::Compute), ("drop", UdpZeroChecksum::Drop), ("forward", UdpZeroChecksum::Forward)];
     let udp_zero_checksum = fields.get("udp-zero-checksum", r, decode::choice(&checksums, "RFC 7915 §4.5"));
+    let udp_zero_checksum_ports = fields.get("udp-zero-checksum-ports", r, ports).unwrap_or_default();
+    let tcp_mss_clamp = fields.get("tcp-mss-clamp", r, mss_clamp).unwrap_or_default();
+    let [dscp_v4_to_v6, dscp_v6_to_v4] = fields.get("dscp", r, dscp).unwrap_or_default();
     let check_interface_id = fields.get("check-interface-id", r, decode::boolean).unwrap_or(true);
     let decrement_hop_limit = fields.get("decrement-hop-limit", r, decode::boolean).unwrap_or(false);
     let control_socket = fields.get("control", r, |slot, r| control(slot, directory, r));
@@ -128,6 +131,10 @@ pub(super) fn daemon(
     let translation = TranslationParams {
         mtu,
         udp_zero_checksum: udp_zero_checksum.unwrap_or_default(),
+        udp_zero_checksum_ports,
+        dscp_v4_to_v6,
+        dscp_v6_to_v4,
+        tcp_mss_clamp,
         decrement_hop_limit,
         rfc5837_object,
     };
@@ -295,6 +302,44 @@ fn mtu(slot: Slot<'_, '_>, r: &mut Reporter<'_>) -> Option<Mtu> {
         fields.warning("lowest-ipv6", r, message, "RFC 7915 §4.1");
     }
     Some(mtu)
+}
+
+/// Ports to which UDP goes without checksum.
+fn ports(slot: Slot<'_, '_>, r: &mut Reporter<'_>) -> Option<PortList> {
+    const RFC: &str = "RFC 7915 §4.5";
+    let Value::Seq(items) = &slot.node.value else {
+        slot.expected(r, "a list of ports", RFC);
+        return None;
+    };
+    let read = |(n, node)| decode::integer(1..=65_535u16, "", RFC)(Slot { node, path: Path::Index(&slot.path, n) }, r);
+    let ports: Vec<u16> = items.iter().enumerate().filter_map(read).collect();
+    let list = PortList::new(&ports);
+    if list.is_none() {
+        slot.error(r, format!("has {} ports: expected at most {}", ports.len(), PortList::MOST), RFC);
+    }
+    list
+}
+
+/// A word, or octets.
+fn mss_clamp(slot: Slot<'_, '_>, r: &mut Reporter<'_>) -> Option<MssClamp> {
+    match slot.scalar() {
+        Some(("off", _)) => Some(MssClamp::Off),
+        Some(("auto", _)) => Some(MssClamp::Auto),
+        Some((text, _)) if text.starts_with(|c: char| c.is_ascii_digit() || c == '-') => {
+            decode::integer(536..=65_495, " octets", "RFC 9293 §3.7.1")(slot, r).map(MssClamp::To)
+        }
+        _ => {
+            slot.expected(r, "off, auto or a whole number from 536 to 65495 octets", "RFC 9293 §3.7.1");
+            None
+        }
+    }
+}
+
+/// From IPv4 to IPv6, and back.
+fn dscp(slot: Slot<'_, '_>, r: &mut Reporter<'_>) -> Option<[Option<u8>; 2]> {
+    let fields = Fields::of(slot, decode::DSCP, "a mapping with the keys `v4-to-v6` and `v6-to-v4`", r)?;
+    let mut point = |key| fields.get(key, r, decode::integer(0..=63, "", "RFC 2474 §3"));
+    Some([point("v4-to-v6"), point("v6-to-v4")])
 }
 
 /// What errors of our own are like, and whether translated ones name their reporter.

@@ -16,6 +16,7 @@ const BLOCKS: &[(&str, &[&str])] = &[
     ("mtu", MTU),
     ("icmp", ICMP),
     ("fragments", FRAGMENTS),
+    ("dscp", DSCP),
     ("napt", NAPT),
     ("napt.timers", TIMERS),
     ("control", CONTROL),
@@ -34,6 +35,9 @@ pub const ROOT: &[&str] = &[
     "fragments",
     "napt",
     "udp-zero-checksum",
+    "udp-zero-checksum-ports",
+    "tcp-mss-clamp",
+    "dscp",
     "check-interface-id",
     "decrement-hop-limit",
     "control",
@@ -44,6 +48,7 @@ pub const ROUTES: &[&str] = &["install", "table", "metric", "protocol"];
 pub const MTU: &[&str] = &["ipv6", "ipv4", "lowest-ipv6"];
 pub const ICMP: &[&str] = &["rfc6791-pool", "rfc5837-object", "originate", "ipv6-source"];
 pub const FRAGMENTS: &[&str] = &["lifetime", "packets", "held-octets", "rewrite-identification"];
+pub const DSCP: &[&str] = &["v4-to-v6", "v6-to-v4"];
 pub const NAPT: &[&str] = &["enabled", "timers"];
 pub const TIMERS: &[&str] = &["udp", "tcp-established", "tcp-transitory", "icmp"];
 pub const CONTROL: &[&str] = &["socket"];

@@ -3,8 +3,9 @@
 use std::net::Ipv6Addr;
 
 use super::icmp::{self, Field};
+use super::params::traffic_class;
 use super::plan::{Behind, OWN};
-use super::v4_to_v6::{checksum, put_echo, put_tcp, put_udp};
+use super::v4_to_v6::{checksum, put_echo, put_other, put_tcp, put_udp};
 use super::v6_to_v4::Ident;
 use super::{
     AddressMap, ErrorFlow, Flow, Plan, Refusal, Translator, V4View, V6View, is_illegal_v4, mtu, v4_to_v6, v6_to_v4,
@@ -46,7 +47,7 @@ pub fn plan_v4_to_v6<M: AddressMap>(
 
     let ih = &inner.header;
     let quoted = &quoted[..quoted.len().min(ih.total_len)];
-    let copied = copied_len(&inner.transport, quoted.len() - ih.header_len);
+    let copied = copied_len(&inner.transport, ih.protocol, quoted.len() - ih.header_len);
     let front = 40 + if ih.fragment().is_some() { 8 } else { 0 } + copied;
     let tail = &quoted[ih.header_len + copied..];
     // RFC 4884 §4.6: no other type has a place for the attribute.
@@ -61,7 +62,15 @@ pub fn plan_v4_to_v6<M: AddressMap>(
 
     let outer = to.inner.between(to.src, to.dst);
     let len = ICMP_HEADER + front + tail.len() + place.pad + extension.len();
-    v4_to_v6::put_header(plan, h.tos, len, protocol::ICMPV6, hop_limit, &outer, None);
+    v4_to_v6::put_header(
+        plan,
+        traffic_class(h.tos, t.params.dscp_v4_to_v6),
+        len,
+        protocol::ICMPV6,
+        hop_limit,
+        &outer,
+        None,
+    );
     let field = match translated.field {
         Field::Unused => u32::from(place.attribute) << 24,
         Field::Pointer(at) => u32::from(at),
@@ -73,7 +82,7 @@ pub fn plan_v4_to_v6<M: AddressMap>(
     let pseudo = pseudo_v6(to.inner.src, to.inner.dst, ih.payload_len(), protocol::ICMPV6);
     let segment = &quoted[ih.header_len..ih.header_len + copied];
     let [request, reply] = [128, 129];
-    put_inner_transport(plan, segment, &inner.transport, &to.inner, addresses, pseudo, [request, reply]);
+    put_inner_transport(plan, segment, (&inner.transport, ih.protocol), &to.inner, addresses, pseudo, [request, reply]);
 
     let body = Sum::of(&plan.head()[40..]).plus(Sum::of(tail)).plus(Sum::of(extension));
     let sum = pseudo_v6(to.src, to.dst, len, protocol::ICMPV6).plus(body);
@@ -113,7 +122,7 @@ pub fn plan_v6_to_v4<M: AddressMap>(
         return Err(DropReason::IcmpInner.into());
     }
     let quoted = &quoted[..quoted.len().min(ih.total_len)];
-    let copied = copied_len(&inner.transport, quoted.len() - ih.header_len);
+    let copied = copied_len(&inner.transport, ih.protocol, quoted.len() - ih.header_len);
     let front = 20 + copied;
     let tail = &quoted[ih.header_len + copied..];
     // The least MTU of IPv4, 68, has room for all headers.
@@ -135,7 +144,8 @@ pub fn plan_v6_to_v4<M: AddressMap>(
 
     let outer = to.inner.between(to.src, to.dst);
     let len = ICMP_HEADER + front + tail.len() + place.pad + extension.len();
-    v6_to_v4::put_header(plan, h.traffic_class, len, protocol::ICMP, hop_limit, &outer, Ident::fresh(t));
+    let tos = traffic_class(h.traffic_class, t.params.dscp_v6_to_v4);
+    v6_to_v4::put_header(plan, tos, len, protocol::ICMP, hop_limit, &outer, Ident::fresh(t));
     let field = match translated.field {
         Field::Unused => u32::from(place.attribute) << 16,
         Field::Pointer(at) => u32::from(at) << 24,
@@ -154,7 +164,7 @@ pub fn plan_v6_to_v4<M: AddressMap>(
     let addresses = Sum::ZERO.ipv4(to.inner.src, to.inner.dst).minus(Sum::ZERO.ipv6(ih.src, ih.dst));
     let pseudo = Sum::ZERO.minus(pseudo_v6(ih.src, ih.dst, ih.payload_len(), protocol::ICMPV6));
     let segment = &quoted[ih.header_len..ih.header_len + copied];
-    put_inner_transport(plan, segment, &inner.transport, &to.inner, addresses, pseudo, [8, 0]);
+    put_inner_transport(plan, segment, (&inner.transport, ih.protocol), &to.inner, addresses, pseudo, [8, 0]);
 
     let sum = Sum::of(&plan.head()[20..]).plus(Sum::of(tail)).plus(Sum::of(extension));
     plan.patch(22, sum.checksum().to_be_bytes());
@@ -214,8 +224,8 @@ fn refuse_icmp_inside(transport: &Transport) -> Result<(), DropReason> {
 }
 
 /// Octets of the quoted transport header that are rewritten: what there is of it.
-fn copied_len(transport: &Transport, there: usize) -> usize {
-    v4_to_v6::copied_len(transport).min(there)
+fn copied_len(transport: &Transport, number: u8, there: usize) -> usize {
+    v4_to_v6::copied_len(transport, number, there).min(there)
 }
 
 fn put_icmp(plan: &mut Plan, kind: u8, code: u8, field: u32) {
@@ -227,7 +237,7 @@ fn put_icmp(plan: &mut Plan, kind: u8, code: u8, field: u32) {
 fn put_inner_transport<A>(
     plan: &mut Plan,
     segment: &[u8],
-    transport: &Transport,
+    (transport, number): (&Transport, u8),
     to: &Flow<A>,
     addresses: Sum,
     pseudo: Sum,
@@ -255,6 +265,6 @@ fn put_inner_transport<A>(
         Transport::Echo { request, .. } => {
             put_echo(plan, segment, if request { echo[0] } else { echo[1] }, to.src_port, pseudo);
         }
-        _ => plan.put(segment),
+        _ => put_other(plan, number, segment, || addresses),
     }
 }

@@ -5,6 +5,7 @@
 pub mod fragment;
 pub mod icmp;
 pub mod icmp_error;
+mod mss;
 pub mod mtu;
 pub mod params;
 pub mod plan;
@@ -20,7 +21,7 @@ use crate::wire::VnetHdr;
 use crate::wire::ip::protocol;
 use crate::wire::transport::Transport;
 
-pub use params::{Mtu, TranslationParams, UdpZeroChecksum};
+pub use params::{MssClamp, Mtu, PortList, TranslationParams, UdpZeroChecksum};
 pub use plan::Plan;
 pub use view::{V4View, V6View};
 

@@ -3,6 +3,8 @@
 use std::net::Ipv6Addr;
 
 use super::fragment::Split;
+use super::mss::{self, Lowered};
+use super::params::traffic_class;
 use super::view::has_source_route;
 use super::{
     AddressMap, Flow, Plan, Refusal, Translator, UdpZeroChecksum, V4View, icmp_error, is_illegal_v4, translated_offload,
@@ -43,12 +45,17 @@ pub fn plan<M: AddressMap>(
     let to = map.packet_v4_to_v6(&view.flow())?;
     let split = room(view, t)?;
 
-    let copied = copied_len(&view.transport);
+    let options = lowered_mss(&view.transport, &b[h.header_len..], t);
+    let copied = copied_len(&view.transport, h.protocol, h.payload_len()) + options.as_ref().map_or(0, |o| o.len);
     plan.start(h.header_len + copied, h.payload_len() - copied);
     let fragment = if split.is_some() { None } else { h.fragment() };
-    put_header(plan, h.tos, h.payload_len(), h.protocol, hop_limit, &to, fragment);
+    let class = traffic_class(h.tos, t.params.dscp_v4_to_v6);
+    put_header(plan, class, h.payload_len(), h.protocol, hop_limit, &to, fragment);
     let at = plan.head().len();
     put_transport(plan, b, view, &to, t)?;
+    if let Some(options) = options {
+        options.put(plan, at, view.offload.is_some());
+    }
     if let Some(o) = view.offload {
         // A wrong family here makes the kernel lose packets without a word.
         plan.set_offload(Some(translated_offload(o, h.header_len, at, &view.transport, VnetHdr::GSO_TCPV6)));
@@ -57,13 +64,29 @@ pub fn plan<M: AddressMap>(
     Ok(())
 }
 
-/// Octets of the transport header that the plan rewrites.
+/// Octets of the transport header that the plan rewrites, options of TCP aside; `there` are so many.
 #[inline(always)]
-pub(super) fn copied_len(transport: &Transport) -> usize {
+pub(super) fn copied_len(transport: &Transport, number: u8, there: usize) -> usize {
     match transport {
         Transport::Tcp { .. } => 20,
         Transport::Udp { .. } | Transport::Echo { .. } => 8,
+        Transport::Other if has_checksum(number) && there >= 8 => 8,
         _ => 0,
+    }
+}
+
+/// Protocols without port for us whose checksum covers the pseudo-header (RFC 4340 §9.1, RFC 3828 §3.1).
+#[inline(always)]
+fn has_checksum(number: u8) -> bool {
+    matches!(number, protocol::DCCP | protocol::UDP_LITE)
+}
+
+/// The options of a SYN that announces more than fits.
+#[inline(always)]
+pub(super) fn lowered_mss(transport: &Transport, tcp: &[u8], t: &Translator) -> Option<Lowered> {
+    match *transport {
+        Transport::Tcp { flags, header_len, .. } if flags & mss::SYN != 0 => mss::lowered(tcp, header_len, &t.params),
+        _ => None,
     }
 }
 
@@ -138,9 +161,9 @@ fn put_transport(
     let addresses = || Sum::ZERO.ipv6(to.src, to.dst).minus(Sum::ZERO.ipv4(h.src, h.dst));
     match view.transport {
         Transport::Tcp { .. } => put_tcp(plan, old, to, addresses(), partial),
-        Transport::Udp { checksum: 0, .. } if !partial => {
+        Transport::Udp { checksum: 0, dst, .. } if !partial => {
             let sum = match t.params.udp_zero_checksum {
-                UdpZeroChecksum::Forward => 0,
+                _ if t.params.forwards_zero_checksum(dst) => 0,
                 UdpZeroChecksum::Compute if h.fragment().is_none() => udp_checksum(old, to),
                 _ => return Err(DropReason::UdpChecksumZero),
             };
@@ -152,6 +175,7 @@ fn put_transport(
             let pseudo = pseudo_v6(to.src, to.dst, h.payload_len(), protocol::ICMPV6);
             put_echo(plan, old, if request { 128 } else { 129 }, to.src_port, pseudo);
         }
+        Transport::Other => put_other(plan, h.protocol, old, addresses),
         _ => {}
     }
     Ok(())
@@ -190,6 +214,21 @@ pub(super) fn put_echo(plan: &mut Plan, old: &[u8], kind: u8, id: u16, pseudo: S
     let gone = Sum::ZERO.word(be16(old, 0)).word(be16(old, 4));
     let sum = adjust(be16(old, 2), pseudo.word(be16(&new, 0)).word(id).minus(gone));
     new[2..4].copy_from_slice(&sum.to_be_bytes());
+    plan.put_array(&new);
+}
+
+/// What has a checksum of a protocol without port for us: nothing, or 8 octets (RFC 7915 §4.5, §5.5).
+#[inline(always)]
+pub(super) fn put_other(plan: &mut Plan, number: u8, old: &[u8], addresses: impl FnOnce() -> Sum) {
+    let Some(old) = old.first_chunk::<8>().filter(|_| has_checksum(number)) else { return };
+    let mut new = *old;
+    let sum = match (number, be16(old, 6)) {
+        // It knows no packet without checksum: a zero is wrong, and stays so.
+        (protocol::UDP_LITE, 0) => 0,
+        (protocol::UDP_LITE, sum) => udp_nonzero(adjust(sum, addresses())),
+        (_, sum) => adjust(sum, addresses()),
+    };
+    new[6..8].copy_from_slice(&sum.to_be_bytes());
     plan.put_array(&new);
 }
 

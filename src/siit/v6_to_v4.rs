@@ -3,7 +3,8 @@
 use std::net::Ipv4Addr;
 
 use super::fragment::Split;
-use super::v4_to_v6::{copied_len, put_echo, put_tcp, put_udp};
+use super::params::traffic_class;
+use super::v4_to_v6::{copied_len, lowered_mss, put_echo, put_other, put_tcp, put_udp};
 use super::{
     AddressMap, Flow, Plan, Refusal, Translator, V6View, icmp_error, is_illegal_v4, is_illegal_v6, translated_offload,
 };
@@ -38,7 +39,7 @@ pub fn plan<M: AddressMap>(
     match view.transport {
         Transport::IcmpError { .. } => return icmp_error::plan_v6_to_v4(b, view, hop_limit, map, t, plan),
         Transport::IcmpOther { .. } => return Err(DropReason::IcmpType.into()),
-        Transport::Udp { checksum: 0, .. } if view.offload.is_none() => {
+        Transport::Udp { checksum: 0, dst, .. } if view.offload.is_none() && !t.params.forwards_zero_checksum(dst) => {
             return Err(DropReason::UdpChecksumZero.into());
         }
         _ => {}
@@ -52,11 +53,16 @@ pub fn plan<M: AddressMap>(
     }
     let split = room(view, t)?;
 
-    let copied = copied_len(&view.transport);
+    let options = lowered_mss(&view.transport, &b[h.header_len..], t);
+    let copied = copied_len(&view.transport, h.protocol, h.payload_len()) + options.as_ref().map_or(0, |o| o.len);
     plan.start(h.header_len + copied, h.payload_len() - copied);
-    put_header(plan, h.traffic_class, h.payload_len(), h.protocol, hop_limit, &to, Ident::of(view, t));
+    let tos = traffic_class(h.traffic_class, t.params.dscp_v6_to_v4);
+    put_header(plan, tos, h.payload_len(), h.protocol, hop_limit, &to, Ident::of(view, t));
     let at = plan.head().len();
     put_transport(plan, b, view, &to);
+    if let Some(options) = options {
+        options.put(plan, at, view.offload.is_some());
+    }
     if let Some(o) = view.offload {
         plan.set_offload(Some(translated_offload(o, h.header_len, at, &view.transport, VnetHdr::GSO_TCPV4)));
     }
@@ -150,11 +156,14 @@ fn put_transport(plan: &mut Plan, b: &[u8], view: &V6View, to: &Flow<Ipv4Addr>) 
     let addresses = || Sum::ZERO.ipv4(to.src, to.dst).minus(Sum::ZERO.ipv6(h.src, h.dst));
     match view.transport {
         Transport::Tcp { .. } => put_tcp(plan, old, to, addresses(), partial),
+        // IPv4 takes it without (RFC 768).
+        Transport::Udp { checksum: 0, .. } if !partial => put_udp(plan, old, to, Sum::ZERO, true),
         Transport::Udp { .. } => put_udp(plan, old, to, addresses(), partial),
         Transport::Echo { request, .. } => {
             let pseudo = Sum::ZERO.minus(pseudo_v6(h.src, h.dst, h.payload_len(), protocol::ICMPV6));
             put_echo(plan, old, if request { 8 } else { 0 }, to.src_port, pseudo);
         }
+        Transport::Other => put_other(plan, h.protocol, old, addresses),
         _ => {}
     }
 }

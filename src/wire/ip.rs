@@ -16,6 +16,8 @@ pub mod protocol {
     pub const TCP: u8 = 6;
     /// UDP.
     pub const UDP: u8 = 17;
+    /// DCCP.
+    pub const DCCP: u8 = 33;
     /// IPv6 Routing header.
     pub const ROUTING: u8 = 43;
     /// IPv6 Fragment header.
@@ -26,6 +28,8 @@ pub mod protocol {
     pub const ICMPV6: u8 = 58;
     /// IPv6 Destination Options.
     pub const DESTINATION_OPTIONS: u8 = 60;
+    /// UDP-Lite.
+    pub const UDP_LITE: u8 = 136;
 }
 
 /// Why bytes are no packet.

@@ -58,6 +58,8 @@ pub struct Make {
     pub df: bool,
     /// IPv4 alone; a multiple of 4.
     pub options: Vec<u8>,
+    /// What the words of TCP options begin with, as far as there are words; NOPs follow.
+    pub tcp_options: Vec<u8>,
     /// IPv6 alone.
     pub extensions: Vec<(u8, Vec<u8>)>,
     pub place: Place,
@@ -76,6 +78,7 @@ impl Make {
             id: 0x1234,
             df: false,
             options: Vec::new(),
+            tcp_options: Vec::new(),
             extensions: Vec::new(),
             place: Place::Whole,
         }
@@ -106,7 +109,8 @@ impl Make {
         match self.kind {
             Kind::Tcp { options, flags } => {
                 out.extend([0, 0, 1, self.seed, 0, 0, 2, 0, (5 + options % 11) * 16, flags, 4, 0, 0, 0, 0, 0]);
-                out.extend((0..options % 11).flat_map(|_| [1, 1, 1, 1]));
+                let nops = std::iter::repeat(1);
+                out.extend(self.tcp_options.iter().copied().chain(nops).take(usize::from(options % 11) * 4));
             }
             Kind::Udp { .. } => out.extend([((self.len + 8) / 256) as u8, ((self.len + 8) % 256) as u8, 0, 0]),
             Kind::Echo { request } => {
@@ -121,6 +125,9 @@ impl Make {
                 out.extend([0, self.seed]);
             }
             Kind::Icmp { kind, code } => out = vec![kind, code, 0, 0, 0, 0, 0, 0],
+            // Offset and coverage: the checksum is of all octets (RFC 4340 §9.2, RFC 3828 §3.1).
+            Kind::Other(33) => out.extend([4, 0, 0, 0]),
+            Kind::Other(136) => out.extend([0, 0, 0, 0]),
             Kind::Other(_) => out.clear(),
         }
         out.extend(body);
@@ -128,7 +135,8 @@ impl Make {
             out.extend((0..slack).map(|i| i ^ self.seed));
         }
         match self.kind {
-            Kind::Other(_) | Kind::Udp { zero: true, .. } => {}
+            Kind::Udp { zero: true, .. } => {}
+            Kind::Other(number) if number != 33 && number != 136 => {}
             _ => complete(&mut out, self.protocol(v6), src, dst),
         }
         out

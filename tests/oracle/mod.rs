@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use bits::{Embedding, Rule, bits};
 use mapt::map::RuleSpec;
 use mapt::verdict::DropReason;
-use packet::{Packet4, Packet6, Piece, Rewrite, Upper, complete, cut, pseudo, sum, word};
+use packet::{Packet4, Packet6, Piece, Rewrite, Upper, complete, cut, lower_mss, pseudo, sum, word};
 
 type Faults = Vec<DropReason>;
 
@@ -26,6 +26,14 @@ pub enum UdpZero {
     Forward,
 }
 
+/// RFC 7599 §10.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mss {
+    Off,
+    Auto,
+    To(usize),
+}
+
 /// What a node is told beside its rules.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -33,6 +41,11 @@ pub struct Settings {
     pub mtu4: usize,
     pub lowest: usize,
     pub udp_zero: UdpZero,
+    /// To these ports, whatever `udp_zero` says.
+    pub zero_ports: Vec<u16>,
+    pub mss: Mss,
+    /// DSCP from IPv4 to IPv6, and back.
+    pub dscp: [Option<u8>; 2],
     pub decrement: bool,
     pub check_interface_id: bool,
     /// RFC 6791 §4.
@@ -47,6 +60,9 @@ impl Default for Settings {
             mtu4: 1500,
             lowest: 1280,
             udp_zero: UdpZero::Compute,
+            zero_ports: vec![2152, 4789],
+            mss: Mss::Off,
+            dscp: [None, None],
             decrement: false,
             check_interface_id: true,
             object: false,
@@ -563,7 +579,10 @@ impl Oracle {
             reporter = out.dst;
         }
         self.check_own(customer, out.dst, out.dst_port(), &out)?;
-        self.check_own(customer, reporter, out.dst_port(), &out)?;
+        // A router of the home without an address of the customer's speaks for the host behind it.
+        if !bits(&reporter).starts_with(&customer.v4) {
+            reporter = out.dst;
+        }
         let own = |ipv4| self.rules[customer.rule].address(ipv4, customer.psid);
         let peer = self.destination(customer, out.src, out.src_port())?;
         let told = self.destination(customer, error.dst, out.src_port())?;
@@ -609,6 +628,29 @@ impl Oracle {
     }
 
     // RFC 7915: packets.
+
+    /// Whether UDP without checksum stays so.
+    fn keeps_zero(&self, dst_port: usize) -> bool {
+        self.settings.udp_zero == UdpZero::Forward
+            || self.settings.zero_ports.iter().any(|port| usize::from(*port) == dst_port)
+    }
+
+    /// RFC 2474 §3: the upper six bits, RFC 3168 §5: the lower two.
+    fn class(&self, octet: u8, direction: usize) -> u8 {
+        self.settings.dscp[direction].map_or(octet, |dscp| dscp * 4 + octet % 4)
+    }
+
+    fn clamp(&self, upper: &Upper, payload: &mut [u8]) {
+        const SYN: u8 = 0b10;
+        let limit = match self.settings.mss {
+            Mss::Off => return,
+            Mss::Auto => (self.settings.mtu6 - 60).min(self.settings.mtu4 - 40),
+            Mss::To(limit) => limit,
+        };
+        if upper == &Upper::Tcp && payload[13] & SYN > 0 {
+            lower_mss(payload, limit);
+        }
+    }
 
     fn hops(&self, value: u8, faults: &mut Faults) -> u8 {
         if !self.settings.decrement {
@@ -657,8 +699,9 @@ impl Oracle {
             faults.push(DropReason::TooBig);
         }
         let no_checksum = upper == Upper::Udp && word(&p.payload, 6) == 0;
+        let keeps_zero = no_checksum && self.keeps_zero(word(&p.payload, 2));
         let computable = self.settings.udp_zero == UdpZero::Compute && fragment.is_none();
-        if no_checksum && self.settings.udp_zero != UdpZero::Forward && !computable {
+        if no_checksum && !keeps_zero && !computable {
             faults.push(DropReason::UdpChecksumZero);
         }
         let (Some(to), true) = (mapped, faults.is_empty()) else { return Err(faults) };
@@ -677,7 +720,8 @@ impl Oracle {
             new_pseudo: pseudo(&to.src, &to.dst, covered, next),
         }
         .apply(&mut payload);
-        if no_checksum && computable {
+        self.clamp(&upper, &mut payload);
+        if no_checksum && !keeps_zero {
             complete(&mut payload, 17, &to.src, &to.dst);
         }
         let was_right = upper.checksum_at().is_some() && fragment.is_none() && !no_checksum && {
@@ -691,7 +735,7 @@ impl Oracle {
         }
 
         let whole = Packet6 {
-            class: p.tos,
+            class: self.class(p.tos, 0),
             flow_label: 0,
             hop_limit,
             src: to.src,
@@ -799,7 +843,7 @@ impl Oracle {
         let mut message = joined(quoted, extension, 1280 - 48, 8, 4, [kind, code], field);
         complete(&mut message, 58, &to.src, &to.dst);
         let out = Packet6 {
-            class: p.tos,
+            class: self.class(p.tos, 0),
             flow_label: 0,
             hop_limit,
             src: to.src,
@@ -842,7 +886,8 @@ impl Oracle {
             faults.push(DropReason::IcmpType);
             return Err(faults);
         }
-        if upper == Upper::Udp && word(&p.payload, 6) == 0 {
+        let no_checksum = upper == Upper::Udp && word(&p.payload, 6) == 0;
+        if no_checksum && !self.keeps_zero(word(&p.payload, 2)) {
             faults.push(DropReason::UdpChecksumZero);
         }
         let flow = Flow::read(p.src, p.dst, p.next, &upper, &p.payload);
@@ -876,7 +921,8 @@ impl Oracle {
             new_pseudo: if is_echo { 0 } else { pseudo(&to.src, &to.dst, covered, protocol) },
         }
         .apply(&mut payload);
-        let was_right = upper.checksum_at().is_some() && real.is_none() && {
+        self.clamp(&upper, &mut payload);
+        let was_right = upper.checksum_at().is_some() && real.is_none() && !no_checksum && {
             (pseudo(&p.src, &p.dst, covered, p.next) + sum(&p.payload[..covered])).is_multiple_of(65535)
         };
         if was_right {
@@ -886,7 +932,7 @@ impl Oracle {
         }
 
         let whole = Packet4 {
-            tos: p.class,
+            tos: self.class(p.class, 1),
             id: p.fragment.map_or(id, |f| (f.id % 65536) as u16),
             df: p.fragment.is_none() && total > 1260,
             mf: real.is_some_and(|f| f.more),
@@ -999,7 +1045,7 @@ impl Oracle {
         let mut message = joined(quoted, extension, 576.min(self.settings.mtu4) - 28, 4, 5, [kind, code], field);
         complete(&mut message, 1, &[], &[]);
         let out = Packet4 {
-            tos: p.class,
+            tos: self.class(p.class, 1),
             id,
             df: false,
             mf: false,

@@ -310,9 +310,18 @@ impl Packet6 {
 pub enum Upper {
     Tcp,
     Udp,
-    Echo { request: bool },
-    Error { kind: u8, code: u8 },
+    Echo {
+        request: bool,
+    },
+    Error {
+        kind: u8,
+        code: u8,
+    },
     OtherIcmp,
+    /// RFC 4340 §5.1; to us, a protocol with a checksum and without ports.
+    Dccp,
+    /// RFC 3828 §3.1, likewise.
+    UdpLite,
     Other,
     Later,
 }
@@ -374,6 +383,8 @@ impl Upper {
                 let is_error = if v6 { kind < 128 } else { [3, 4, 5, 11, 12].contains(&kind) };
                 Ok(if is_error { Upper::Error { kind, code } } else { Upper::OtherIcmp })
             }
+            33 if payload.len() >= 8 => Ok(Upper::Dccp),
+            136 if payload.len() >= 8 => Ok(Upper::UdpLite),
             _ => Ok(Upper::Other),
         }
     }
@@ -382,7 +393,7 @@ impl Upper {
     pub fn checksum_at(&self) -> Option<usize> {
         match self {
             Upper::Tcp => Some(16),
-            Upper::Udp => Some(6),
+            Upper::Udp | Upper::Dccp | Upper::UdpLite => Some(6),
             Upper::Echo { .. } => Some(2),
             _ => None,
         }
@@ -411,15 +422,44 @@ pub fn complete(payload: &mut [u8], protocol: u8, src: &[u8], dst: &[u8]) {
     let (at, covered) = match protocol {
         6 => (16, payload.len()),
         17 => (6, word(payload, 4)),
+        33 | 136 => (6, payload.len()),
         _ => (2, payload.len()),
     };
     set_word(payload, at, 0);
     let header = if protocol == 1 { 0 } else { pseudo(src, dst, covered, protocol) };
     let mut field = field_for(header + sum(&payload[..covered]));
-    if protocol == 17 && field == 0 {
+    if (protocol == 17 || protocol == 136) && field == 0 {
         field = 0xffff;
     }
     set_word(payload, at, field);
+}
+
+/// Every MSS option (kind 2, length 4) of a TCP header above `limit` becomes `limit`; the sum of all stays what it is.
+/// Options that make no sense end the walk, and so does the end of what is there.
+pub fn lower_mss(payload: &mut [u8], limit: usize) {
+    let before = sum(payload);
+    let end = payload.len().min(usize::from(payload[12] / 16) * 4);
+    let mut at = 20;
+    let mut changed = false;
+    while at < end && payload[at] != 0 {
+        if payload[at] == 1 {
+            at += 1;
+            continue;
+        }
+        if at + 1 >= end || payload[at + 1] < 2 || at + usize::from(payload[at + 1]) > end {
+            break;
+        }
+        if payload[at] == 2 && payload[at + 1] == 4 && word(payload, at + 2) > limit {
+            set_word(payload, at + 2, limit);
+            changed = true;
+        }
+        at += usize::from(payload[at + 1]);
+    }
+    if changed {
+        set_word(payload, 16, 0);
+        let without = sum(payload);
+        set_word(payload, 16, field_for(without + 65535 - before));
+    }
 }
 
 /// The transport header of a translated packet: new ports, new ICMP type, and the checksum field by which the sum of
@@ -439,6 +479,7 @@ impl Rewrite<'_> {
     pub fn apply(&self, payload: &mut [u8]) {
         let old: Vec<u8> = payload.to_vec();
         let head = match self.upper {
+            Upper::Dccp | Upper::UdpLite => 0,
             Upper::Tcp | Upper::Udp => {
                 set_word(payload, 0, usize::from(self.src_port));
                 set_word(payload, 2, usize::from(self.dst_port));
@@ -456,7 +497,8 @@ impl Rewrite<'_> {
             return;
         }
         let before = word(&old, at);
-        if self.upper == &Upper::Udp && before == 0 {
+        // Sent without; UDP-Lite may not be, so what came wrong stays wrong.
+        if matches!(self.upper, Upper::Udp | Upper::UdpLite) && before == 0 {
             return;
         }
         // Without the field itself.
@@ -469,7 +511,7 @@ impl Rewrite<'_> {
         };
         let changed = (self.new_pseudo + count(payload)) + 2 * 65535 - (self.old_pseudo + count(&old)) % 65535;
         let mut field = field_for(65535 - before % 65535 + changed);
-        if self.upper == &Upper::Udp && field == 0 {
+        if matches!(self.upper, Upper::Udp | Upper::UdpLite) && field == 0 {
             field = 0xffff;
         }
         set_word(payload, at, field);

@@ -42,6 +42,8 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "siit::Mtu",
             "siit::TranslationParams",
             "siit::UdpZeroChecksum",
+            "siit::MssClamp",
+            "siit::PortList",
         ],
     ),
     // It builds engines, so it names their parameters.

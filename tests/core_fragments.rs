@@ -535,3 +535,46 @@ fn engines_share_the_table() {
 fn parts_whole() -> Vec<u8> {
     udp4(SERVER4, 53, CE4, PORT, &body(2000))
 }
+
+/// Who gives way in a full bucket: of the source that has most, whoever asks counted in, the oldest packet.
+#[test]
+fn the_oldest_of_the_heaviest_gives_way() {
+    let first = |src: &str, id| cut4(&udp4(src, 53, CE4, PORT, &body(2000)), id, &[0, 1000])[0].clone();
+    let later = |src: &str, id| cut4(&udp4(src, 53, CE4, PORT, &body(2000)), id, &[0, 1000])[1].clone();
+    let full = |sources: [&str; 8]| {
+        let mut br = br_of(|p| p.fragments = FragParams { packets: 8, held_octets: 64 << 10, ..FragParams::default() });
+        for (n, src) in sources.iter().enumerate() {
+            let at = NOW + Duration::from_millis(n as u64);
+            assert_eq!(handle_at(&mut br, &first(src, n as u16), at).verdict, Verdict::Forward);
+        }
+        br
+    };
+    let at = NOW + Duration::from_millis(100);
+    let known = |br: &mut Br, src, id| handle_at(br, &later(src, id), at).verdict == Verdict::Forward;
+    let (a, b, c) = ("198.51.100.1", "198.51.100.2", "198.51.100.3");
+    // Equal but for the one who asks.
+    for (asks, gone) in [(a, 1u16), (b, 0)] {
+        let sources = [b, a, a, b, b, a, a, b];
+        let mut br = full(sources);
+        assert_eq!(handle_at(&mut br, &first(asks, 99), at).verdict, Verdict::Forward);
+        for (n, src) in sources.iter().enumerate().filter(|(n, _)| *n != usize::from(gone)) {
+            assert!(known(&mut br, src, n as u16), "{asks} asks: {n}");
+        }
+        assert!(!known(&mut br, sources[usize::from(gone)], gone), "{asks} asks");
+    }
+    // A newcomer takes from the one who has most.
+    let sources = [a, b, b, a, b, b, a, b];
+    let mut br = full(sources);
+    assert_eq!(handle_at(&mut br, &first(c, 99), at).verdict, Verdict::Forward);
+    for (n, src) in sources.iter().enumerate().filter(|(n, _)| *n != 1) {
+        assert!(known(&mut br, src, n as u16), "{n}");
+    }
+    assert!(known(&mut br, c, 99));
+    // Who has passed as a whole goes before anybody.
+    let mut br = full(sources);
+    assert!(known(&mut br, a, 3));
+    assert_eq!(handle_at(&mut br, &first(c, 99), at).verdict, Verdict::Forward);
+    for (n, src) in sources.iter().enumerate().filter(|(n, _)| *n != 3) {
+        assert!(known(&mut br, src, n as u16), "{n}");
+    }
+}

@@ -58,7 +58,7 @@ impl Datagram {
     }
 
     /// The fragments; `n` makes the Identification, which no other datagram has.
-    fn fragments(&self, src: &str, sport: u16, dst: &str, dport: u16, n: usize) -> Vec<Vec<u8>> {
+    fn fragments(&self, src: &str, sport: u16, dst: &str, dport: u16, n: usize, most: usize) -> Vec<Vec<u8>> {
         let data = self.data();
         let whole = match (self.v6, self.tcp) {
             (false, false) => udp4(src, sport, dst, dport, &data),
@@ -67,10 +67,10 @@ impl Datagram {
             (true, true) => tcp6(src, sport, dst, dport, "A", &data),
         };
         let payload = whole[if self.v6 { 40 } else { 20 }..].to_vec();
-        // The first fragment has the TCP header; none is larger than what fits 1280 octets of IPv6.
+        // The first fragment has the TCP header; none has more than `most` octets of payload.
         let eights = payload.len() / 8;
         let mut at: Vec<usize> = self.cuts.iter().map(|i| 8 * (3 + i.index(eights.max(4) - 3))).collect();
-        at.extend((1..).map(|k| k * 1200).take_while(|at| *at < payload.len()));
+        at.extend((1..).map(|k| k * most).take_while(|at| *at < payload.len()));
         at.push(0);
         at.sort_unstable();
         at.dedup();
@@ -176,7 +176,7 @@ fn through(role: Role, datagrams: &[Datagram], order: &[Index]) -> Result<(), Te
             (Role::Ce, false) => (CE, outside[&(h, d.tcp)], SERVER, dport),
             (Role::Ce, true) => (SERVER4, sport, HOSTS[h], 40_000 + h as u16),
         };
-        let fragments = d.fragments(src, sport, dst, dport, n);
+        let fragments = d.fragments(src, sport, dst, dport, n, 1200);
         expected.push((fragments.len(), to));
         // Only later ones are doubled: with a second first one the table does not wait for more.
         let later = &fragments[1..];
@@ -246,7 +246,79 @@ fn through(role: Role, datagrams: &[Datagram], order: &[Index]) -> Result<(), Te
     Ok(())
 }
 
+/// `pair`: from the home through CE and BR to the Internet, and from there back, shuffled on each link. What was cut
+/// small enough arrives in the pieces in which it was sent.
+fn through_both(datagrams: &[Datagram], order: &[Index], most: usize) -> Result<(), TestCaseError> {
+    let (mut ce, mut br) = (ce(), br());
+    let mut at = NOW;
+    let mut pass = |engine: &mut dyn Engine, mut packets: Vec<Vec<u8>>| {
+        for (k, index) in order.iter().enumerate().take(packets.len()) {
+            let b = index.index(packets.len());
+            packets.swap(k, b);
+        }
+        at += Duration::from_millis(1);
+        packets.iter().flat_map(|packet| handle_at(engine, packet, at).packets).collect::<Vec<_>>()
+    };
+    let mut there = Vec::new();
+    for (n, d) in datagrams.iter().enumerate() {
+        let d = Datagram { v6: false, ..d.clone() };
+        let h = d.host.index(3);
+        there.extend(d.fragments(HOSTS[h], 40_000 + h as u16, SERVER4, 443, n, most));
+    }
+    let access = pass(&mut ce, there.clone());
+    let mut ports = HashMap::new();
+    let mut arrived: BTreeMap<(bool, u16), Out> = BTreeMap::new();
+    for packet in pass(&mut br, access) {
+        collect(&mut arrived, &packet)?;
+        let p = Packet4::read(&packet, false, &mut vec![]).unwrap();
+        if p.offset == 0 {
+            ports.insert(p.id, oracle::packet::word(&p.payload, 0) as u16);
+        }
+    }
+    let whole = |pieces: &Out| pieces.values().flat_map(|(_, octets)| octets.clone()).collect::<Vec<u8>>();
+    let mut back = Vec::new();
+    for (n, d) in datagrams.iter().enumerate() {
+        let pieces = &arrived[&(false, n as u16)];
+        let header = if d.tcp { 20 } else { 8 };
+        prop_assert_eq!(&whole(pieces)[header..], &d.data()[..]);
+        let sent: Vec<usize> = there
+            .iter()
+            .map(|p| Packet4::read(p, false, &mut vec![]).unwrap())
+            .filter(|p| usize::from(p.id) == n)
+            .map(|p| p.offset)
+            .collect();
+        if most <= 1232 {
+            prop_assert_eq!(pieces.keys().copied().collect::<Vec<_>>(), sent);
+        }
+        let d = Datagram { v6: false, ..d.clone() };
+        back.extend(d.fragments(SERVER4, 443, CE4, ports[&(n as u16)], n, most));
+    }
+    let access = pass(&mut br, back);
+    let mut home: BTreeMap<(bool, u16), Out> = BTreeMap::new();
+    for packet in pass(&mut ce, access) {
+        collect(&mut home, &packet)?;
+        let p = Packet4::read(&packet, false, &mut vec![]).unwrap();
+        let h = datagrams[usize::from(p.id)].host.index(3);
+        prop_assert_eq!((p.src, p.dst), (v4(SERVER4).octets(), v4(HOSTS[h]).octets()));
+        prop_assert!(p.offset > 0 || oracle::packet::word(&p.payload, 2) == 40_000 + h);
+    }
+    for (n, d) in datagrams.iter().enumerate() {
+        let header = if d.tcp { 20 } else { 8 };
+        prop_assert_eq!(&whole(&home[&(false, n as u16)])[header..], &d.data()[..]);
+    }
+    for engine in [&ce as &dyn Engine, &br] {
+        prop_assert_eq!(engine.counters().snapshot().directions.iter().map(|d| d.held).sum::<u64>(), 0);
+    }
+    Ok(())
+}
+
 proptest! {
+    /// `pair` for fragments: FRAG-6, FRAG-7.
+    #[test]
+    fn pair_of_fragments(d in datagrams(), order in prop::collection::vec(any::<Index>(), 0..80), small in any::<bool>()) {
+        through_both(&d, &order, if small { 1200 } else { 1480 })?;
+    }
+
     /// FRAG-1, FRAG-2, FRAG-4, FRAG-8, P24, P26.
     #[test]
     fn every_datagram_gets_through_a_br(d in datagrams(), order in prop::collection::vec(any::<Index>(), 0..80)) {

@@ -46,7 +46,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "siit::PortList",
         ],
     ),
-    // It builds engines, so it names their parameters.
+    // It builds engines and explains them, so it names their parameters.
     (
         "ops",
         &[
@@ -64,6 +64,8 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "reply::Originate",
             // One table for the engines of all queues.
             "frag::FragTable",
+            "frag::FragParams",
+            "siit::TranslationParams",
         ],
     ),
     ("io", &["wire::PacketBuf", "wire::VnetHdr", "wire::buf", "verdict", "stats", "engine", "config", "ops"]),

@@ -5,6 +5,7 @@ pub mod check;
 pub mod cli;
 pub mod derive;
 pub mod engine;
+pub mod explain;
 pub mod files;
 pub mod show;
 pub mod text;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::Value;
 
+use super::explain::Explainer;
 use super::{capture, engine, files};
 use crate::config::{Config, Role};
 use crate::engine::{Engine, TransmitKind};
@@ -33,7 +34,10 @@ pub struct TranslateArgs {
     /// Limit ICMP answers as the daemon does
     #[arg(long)]
     pub rate_limit: bool,
-    /// Answer in JSON, as it does anyway
+    /// Tell in words what was decided, by which rule, with which numbers, and what a dropped packet would have needed
+    #[arg(long)]
+    pub explain: bool,
+    /// Answer in JSON, as it does anyway without `--explain`; with it, each line has the sentences as `explain`
     #[arg(long)]
     pub json: bool,
 }
@@ -47,6 +51,8 @@ struct Line<'a> {
     rule: Option<&'a str>,
     packets: Vec<String>,
     reply: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    explain: Option<Vec<String>>,
 }
 
 /// Octets that left for one input.
@@ -76,7 +82,7 @@ pub fn main(args: &TranslateArgs, input: &mut dyn BufRead, output: &mut dyn Writ
     }
 }
 
-/// Translates everything from `input` (or the capture), one JSON line an input.
+/// Translates everything from `input` (or the capture), one JSON line or one paragraph an input.
 pub fn run(
     config: Config,
     args: &TranslateArgs,
@@ -85,7 +91,13 @@ pub fn run(
     errors: &mut dyn Write,
 ) -> Result<(), Failure> {
     let config = configured(config, args);
-    let mut session = Session { engine: engine::build(&config), packet: PacketBuf::new(), n: 0 };
+    let mut session = Session {
+        engine: engine::build(&config),
+        packet: PacketBuf::new(),
+        n: 0,
+        explainer: args.explain.then(|| Explainer::new(config)),
+        json: args.json || !args.explain,
+    };
     match &args.pcap {
         Some(path) => from_capture(&mut session, path, args.write.as_deref(), output, errors)?,
         None => from_lines(&mut session, args.write.as_deref(), input, output)?,
@@ -115,6 +127,9 @@ struct Session {
     engine: Box<dyn Engine>,
     packet: PacketBuf,
     n: u64,
+    explainer: Option<Explainer>,
+    /// JSON lines, not text for people.
+    json: bool,
 }
 
 impl Session {
@@ -125,7 +140,7 @@ impl Session {
         counters.directions.iter().map(one).sum()
     }
 
-    /// One input, one line.
+    /// One input, one answer.
     fn input(&mut self, bytes: &[u8], at: Duration, output: &mut dyn Write) -> Result<Left, Failure> {
         self.tick(at);
         self.n += 1;
@@ -141,6 +156,13 @@ impl Session {
                 TransmitKind::Reply => left.reply = Some(packet.bytes().to_vec()),
             }
         }
+        let reply = left.reply.as_deref();
+        let explain = self.explainer.as_mut().map(|explainer| explainer.explain(bytes, verdict, &left.packets, reply));
+        if !self.json {
+            let said = explain.unwrap_or_default();
+            writeln!(output, "packet {}: {}\n", self.n, said.join("\n  ")).map_err(|e| e.to_string())?;
+            return Ok(left);
+        }
         let (word, reason) = match verdict {
             Verdict::Forward => ("forward", None),
             Verdict::Held => ("held", None),
@@ -152,7 +174,8 @@ impl Session {
             reason,
             rule: self.engine.last_rule(),
             packets: left.packets.iter().map(|p| hex(p)).collect(),
-            reply: left.reply.as_deref().map(hex),
+            reply: reply.map(hex),
+            explain,
         };
         serde_json::to_writer(&mut *output, &line).map_err(|e| e.to_string())?;
         output.write_all(b"\n").map_err(|e| e.to_string())?;

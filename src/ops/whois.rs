@@ -109,14 +109,27 @@ fn by_ipv6(table: &RuleTable, addr: Ipv6Addr) -> Result<Owner, String> {
             dmr.prefix()
         ));
     }
+    let nearest = nearest_ipv6(table, addr)
+        .map(|rule| format!("; the nearest is {} of `{}`", rule.spec().rule_ipv6_prefix, rule.spec().name));
+    Err(format!("{addr} belongs to no customer: no Rule IPv6 prefix covers it{}", nearest.unwrap_or_default()))
+}
+
+/// The rule whose IPv6 prefix has the most bits in common with an address.
+pub(super) fn nearest_ipv6(table: &RuleTable, addr: Ipv6Addr) -> Option<&Rule> {
     let common = |rule: &&Rule| {
         let prefix = rule.spec().rule_ipv6_prefix;
         (addr.to_bits() ^ prefix.addr().to_bits()).leading_zeros().min(prefix.prefix_len().into())
     };
-    let nearest = table.rules().iter().max_by_key(common);
-    let nearest =
-        nearest.map(|rule| format!("; the nearest is {} of `{}`", rule.spec().rule_ipv6_prefix, rule.spec().name));
-    Err(format!("{addr} belongs to no customer: no Rule IPv6 prefix covers it{}", nearest.unwrap_or_default()))
+    table.rules().iter().max_by_key(common)
+}
+
+/// The rule whose IPv4 prefix has the most bits in common with an address.
+pub(super) fn nearest_ipv4(table: &RuleTable, addr: Ipv4Addr) -> Option<&Rule> {
+    let common = |rule: &&Rule| {
+        let prefix = rule.spec().rule_ipv4_prefix;
+        (addr.to_bits() ^ prefix.addr().to_bits()).leading_zeros().min(prefix.prefix_len().into())
+    };
+    table.rules().iter().max_by_key(common)
 }
 
 fn customer(table: &RuleTable, prefix: Ipv6Prefix) -> Result<Customer, String> {
@@ -155,12 +168,7 @@ fn unmapped(table: &RuleTable, addr: Ipv4Addr, port: Option<u16>, why: Unmapped)
             example_port(params)
         ),
         _ => {
-            let common = |rule: &&Rule| {
-                let prefix = rule.spec().rule_ipv4_prefix;
-                (addr.to_bits() ^ prefix.addr().to_bits()).leading_zeros().min(prefix.prefix_len().into())
-            };
-            let nearest = table.rules().iter().max_by_key(common);
-            let nearest = nearest
+            let nearest = nearest_ipv4(table, addr)
                 .map(|rule| format!("; the nearest is {} of `{}`", rule.spec().rule_ipv4_prefix, rule.spec().name));
             format!("{addr} belongs to no customer: no Rule IPv4 prefix covers it{}", nearest.unwrap_or_default())
         }
@@ -172,7 +180,7 @@ fn example_port(params: PortParams) -> u16 {
 }
 
 /// `PSID 52, 53`, a few of them.
-fn psids(rules: &[&Rule]) -> String {
+pub(super) fn psids(rules: &[&Rule]) -> String {
     const MOST: usize = 8;
     let mut all: Vec<u16> = rules.iter().filter_map(|rule| rule.explicit_psid()).map(|psid| psid.0).collect();
     all.sort_unstable();

@@ -72,7 +72,6 @@ fn fragments_of_an_address_of_its_own_pass_in_any_order() {
 }
 
 #[test]
-#[ignore = "needs the table of fragments: fragment-without-port"]
 fn fragments_of_a_shared_address_pass_in_any_order() {
     if ready(&["ip"]) {
         both_ways("fragments-shared", SHARED);
@@ -80,7 +79,6 @@ fn fragments_of_a_shared_address_pass_in_any_order() {
 }
 
 #[test]
-#[ignore = "needs the table of fragments: fragment-without-port"]
 fn fragments_behind_a_napt_pass_in_any_order() {
     if ready(&["ip"]) {
         both_ways("fragments-napt", NAPT);

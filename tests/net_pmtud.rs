@@ -66,7 +66,6 @@ fn tcp_that_may_be_fragmented_needs_not_learn() {
 
 /// The same behind a NAPT, where later fragments need the port of their first one.
 #[test]
-#[ignore = "needs the table of fragments: fragment-without-port"]
 fn tcp_that_may_be_fragmented_passes_a_napt() {
     if ready(&["ip"]) {
         without_df("pmtud-df0-napt", &[SHARED, NAPT]);

@@ -5,7 +5,7 @@ mod net_support;
 use std::collections::BTreeMap;
 
 use io_support::wait_for;
-use net_support::packets::{ICMP, Listener, Sender, TCP, UDP, echo, ipv4, ipv6, tcp, udp};
+use net_support::packets::{DCCP, ICMP, ICMPV6, Listener, Sender, TCP, UDP, UDP_LITE, echo, ipv4, ipv6, tcp, udp};
 use net_support::{NAPT, OWN, SERVER, SERVER_IPV6, SHARED, World, in_shared_set, ready};
 
 /// Never translated from IPv4: IGMP (RFC 7915 §4.2), what IPv6 reads as extension headers or as its own ICMP.
@@ -97,7 +97,7 @@ fn all_next_headers_at_the_br() {
             // ICMP and IGMP belong to IPv4.
             1 | 2 => (body(next), None),
             // The checksums are not looked at on the way; how they are translated is tested elsewhere.
-            TCP | UDP | 58 => continue,
+            TCP | UDP | DCCP | ICMPV6 | UDP_LITE => continue,
             // Extension headers are walked over (RFC 7915 §5.1): Hop-by-Hop, Routing, Fragment, Destination Options
             // of 8 octets. Behind each of them a protocol of its own, so that they can be told apart.
             0 | 43 | 44 | 60 => {

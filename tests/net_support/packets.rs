@@ -13,11 +13,13 @@ use nix::sys::time::{TimeVal, TimeValLike};
 
 use super::super::io_support::Namespace;
 
-/// The kernel's own ports stay away from these: IPv4 protocol numbers.
+/// Protocol numbers.
 pub const ICMP: u8 = 1;
 pub const TCP: u8 = 6;
 pub const UDP: u8 = 17;
+pub const DCCP: u8 = 33;
 pub const ICMPV6: u8 = 58;
+pub const UDP_LITE: u8 = 136;
 
 /// Don't Fragment and More Fragments, as they stand in the field of the offset.
 pub const DF: u16 = 0x4000;

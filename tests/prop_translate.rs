@@ -388,6 +388,18 @@ enum Reporter {
     Neighbour(usize, u64),
 }
 
+fn extension() -> impl Strategy<Value = Extension> {
+    let octets = prop_oneof![
+        3 => Just(vec![0x20, 0, 0xde, 0xad, 0, 8, 1, 1, 9, 2, 3, 4]),
+        3 => prop::collection::vec(any::<u8>(), 0..200),
+        1 => prop::collection::vec(any::<u8>(), 350..480),
+        1 => prop::collection::vec(any::<u8>(), 1000..1200),
+    ];
+    let words = prop_oneof![1 => Just(0u8), 1 => 0..40u8, 1 => any::<u8>()];
+    let lie = prop_oneof![8 => Just(None), 1 => any::<u8>().prop_map(Some)];
+    (words, lie, octets)
+}
+
 fn report(v6: bool) -> impl Strategy<Value = (Report, Reporter, usize, Option<Extension>)> {
     let kind4 = vec![
         (3, 0),
@@ -436,15 +448,7 @@ fn report(v6: bool) -> impl Strategy<Value = (Report, Reporter, usize, Option<Ex
         1 => (any::<usize>(), any::<u64>()).prop_map(|(which, draw)| Reporter::Neighbour(which, draw)),
     ];
     let keep = prop_oneof![3 => Just(usize::MAX), 1 => 0..100usize, 1 => 0..1600usize];
-    let octets = prop_oneof![
-        3 => Just(vec![0x20, 0, 0xde, 0xad, 0, 8, 1, 1, 9, 2, 3, 4]),
-        3 => prop::collection::vec(any::<u8>(), 0..200),
-        1 => prop::collection::vec(any::<u8>(), 350..480),
-        1 => prop::collection::vec(any::<u8>(), 1000..1200),
-    ];
-    let words = prop_oneof![1 => Just(0u8), 1 => 0..40u8, 1 => any::<u8>()];
-    let lie = prop_oneof![8 => Just(None), 1 => any::<u8>().prop_map(Some)];
-    let extension = prop::option::weighted(0.4, (words, lie, octets));
+    let extension = prop::option::weighted(0.4, extension());
     (kind, rest, who, keep, extension, any::<u8>(), 2..=255u8).prop_map(
         |((kind, code), rest, who, keep, extension, tos, ttl)| {
             (Report { kind, code, rest, tos, ttl }, who, keep, extension)
@@ -536,7 +540,7 @@ impl Draw {
             }
             let packet = make.v6(src, dst);
             let Some((report, who, keep, extension)) = &self.report else { return packet };
-            let (report, quoted) = self.quote(report, packet, *keep, extension);
+            let (report, quoted) = quote(self.v6, report, packet, *keep, extension);
             let reporter = match *who {
                 Reporter::End => ends.1,
                 Reporter::Internet(ipv4) => of_home(ipv4),
@@ -556,7 +560,7 @@ impl Draw {
             }
             let packet = make.v4(src, dst);
             let Some((report, who, keep, extension)) = &self.report else { return packet };
-            let (report, quoted) = self.quote(report, packet, *keep, extension);
+            let (report, quoted) = quote(self.v6, report, packet, *keep, extension);
             let reporter = match *who {
                 Reporter::End => ends.1,
                 Reporter::Internet(ipv4) => ipv4,
@@ -566,26 +570,26 @@ impl Draw {
             report.v4(reporter, src, &quoted)
         }
     }
+}
 
-    /// RFC 4884: a datagram of at least 128 octets, zero-padded, its length in the attribute, an extension behind it.
-    fn quote(
-        &self,
-        report: &Report,
-        mut packet: Vec<u8>,
-        keep: usize,
-        extension: &Option<Extension>,
-    ) -> (Report, Vec<u8>) {
-        let mut report = report.clone();
-        packet.truncate(keep.min(1700));
-        if let Some((words, lie, octets)) = extension {
-            let unit = if self.v6 { 8 } else { 4 };
-            let words = (*words).max(128 / unit);
-            packet.resize(usize::from(words) * usize::from(unit), 0);
-            report.rest[if self.v6 { 0 } else { 1 }] = lie.unwrap_or(words);
-            packet.extend(octets);
-        }
-        (report, packet)
+/// RFC 4884: a datagram of at least 128 octets, zero-padded, its length in the attribute, an extension behind it.
+fn quote(
+    v6: bool,
+    report: &Report,
+    mut packet: Vec<u8>,
+    keep: usize,
+    extension: &Option<Extension>,
+) -> (Report, Vec<u8>) {
+    let mut report = report.clone();
+    packet.truncate(keep.min(1700));
+    if let Some((words, lie, octets)) = extension {
+        let unit = if v6 { 8 } else { 4 };
+        let words = (*words).max(128 / unit);
+        packet.resize(usize::from(words) * usize::from(unit), 0);
+        report.rest[if v6 { 0 } else { 1 }] = lie.unwrap_or(words);
+        packet.extend(octets);
     }
+    (report, packet)
 }
 
 /// What a careless or hostile network does to a packet.
@@ -787,11 +791,13 @@ enum Step {
     /// A host of the home, or a router there, complains about the last packet that came in.
     ErrorOut {
         report: Report,
+        extension: Option<Extension>,
         router: bool,
     },
     /// The Internet complains about the last packet that went out.
     ErrorIn {
         report: Report,
+        extension: Option<Extension>,
         reporter: u64,
     },
 }
@@ -831,8 +837,10 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(host, port, make, remote, remote_port)| Step::Out { host, port, make, remote, remote_port }),
         3 => (plain(), in_port, remote(), any::<u16>())
             .prop_map(|(make, port, remote, remote_port)| Step::In { make, port, remote, remote_port }),
-        1 => (report(), any::<bool>()).prop_map(|(report, router)| Step::ErrorOut { report, router }),
-        1 => (report(), any::<u64>()).prop_map(|(report, reporter)| Step::ErrorIn { report, reporter }),
+        1 => (report(), prop::option::of(extension()), any::<bool>())
+            .prop_map(|(report, extension, router)| Step::ErrorOut { report, extension, router }),
+        1 => (report(), prop::option::of(extension()), any::<u64>())
+            .prop_map(|(report, extension, reporter)| Step::ErrorIn { report, extension, reporter }),
     ]
 }
 
@@ -841,12 +849,11 @@ proptest! {
 
     /// CE-1 to CE-3, NAT-1, NAT-2, NAT-12, P15, P39: 63 ports, 4 hosts, any order. Each mapping stays what it was.
     #[test]
-    fn ce_with_napt(steps in prop::collection::vec(step(), 1..150)) {
+    fn ce_with_napt(steps in prop::collection::vec(step(), 1..150), settings in settings()) {
         let world = World {
             rules: vec![rule("2001:db8::/40", "192.0.2.0/24", 18), RuleSpec { forwarding: false, ..rule("2001:db8:100::/40", "198.51.100.0/24", 16) }],
             dmr: "2001:db8:ffff::/64".into(),
         };
-        let settings = Settings::default();
         let end_user = "2001:db8:12:3480::/58";
         let (mut engine, mut oracle) = ce_of(&world, &settings, end_user, true);
         let ours = home(&oracle.rules, 0, 0);
@@ -885,18 +892,20 @@ proptest! {
                         last_in = Some(outcome.packets[0].clone());
                     }
                 }
-                Step::ErrorOut { report, router } => {
+                Step::ErrorOut { report, extension, router } => {
                     let Some(about) = &last_in else { continue };
                     let packet = Packet4::read(about, false, &mut Vec::new()).unwrap();
                     let reporter = if router { [192, 168, 1, 254] } else { packet.dst };
-                    agree(&mut engine, &mut oracle, &report.v4(reporter, packet.src, about))?;
+                    let (report, about) = quote(false, &report, about.clone(), usize::MAX, &extension);
+                    agree(&mut engine, &mut oracle, &report.v4(reporter, packet.src, &about))?;
                 }
-                Step::ErrorIn { report, reporter } => {
+                Step::ErrorIn { report, extension, reporter } => {
                     let Some(about) = &last_out else { continue };
                     let packet = Packet6::read(about, false, &mut Vec::new()).unwrap();
                     let router: [u8; 16] = (0x2001_0db8_dead_0000_0000_0000_0000_0000u128 | u128::from(reporter)).to_be_bytes();
                     let reporter = if reporter % 2 == 0 { router } else { packet.dst };
-                    agree(&mut engine, &mut oracle, &report.v6(reporter, packet.src, about))?;
+                    let (report, about) = quote(true, &report, about.clone(), usize::MAX, &extension);
+                    agree(&mut engine, &mut oracle, &report.v6(reporter, packet.src, &about))?;
                 }
             }
         }

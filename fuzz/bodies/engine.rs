@@ -18,7 +18,7 @@ use mapt::engine::{Engine, TransmitKind};
 use mapt::frag::FragParams;
 use mapt::map::{Dmr, EndUserPrefix, Provisioning, Rule, RuleSpec, RuleTable};
 use mapt::reply::{IcmpParams, Originate};
-use mapt::siit::{Mtu, TranslationParams};
+use mapt::siit::{MssClamp, Mtu, TranslationParams};
 use mapt::stats::{DirectionSnapshot, Snapshot};
 use mapt::verdict::Verdict;
 use mapt::wire::buf::MAX_PACKET;
@@ -80,6 +80,9 @@ fn params(choice: u8) -> (TranslationParams, IcmpParams) {
     let translation = TranslationParams {
         mtu: if choice & 1 == 0 { Mtu::default() } else { small },
         decrement_hop_limit: choice & 2 != 0,
+        tcp_mss_clamp: if choice & 0x20 == 0 { MssClamp::Off } else { MssClamp::Auto },
+        dscp_v4_to_v6: (choice & 0x20 != 0).then_some(46),
+        rfc5837_object: choice & 0x20 != 0,
         ..TranslationParams::default()
     };
     let icmp = IcmpParams {

@@ -104,6 +104,7 @@ rules:
     - {name: d, rule-ipv6-prefix: 2001:db8:7800::/48, rule-ipv4-prefix: 192.0.0.0/20, ea-len: 2}
 ";
 
+    /// MTU-1: what grows by 20 octets must fit. HDR-10, P55: no other IPv6 is routed here, native traffic least of all.
     #[test]
     fn a_br_takes_rule_prefixes_and_dmrs_without_what_is_covered() {
         let expected = ["192.0.0.0/20 mtu 1480", "2001:db8:fffe::/64", "2001:db8:ffff::/64"];
@@ -113,6 +114,7 @@ rules:
         assert_eq!(routes(&format!("role: br\nmtu: {{ipv4: 576}}{RULES}"))[1], "2001:db8:fffe::/64 mtu 1280");
     }
 
+    /// MTU-1, HDR-10: the CE's own MAP addresses and no others of its End-user prefix.
     #[test]
     fn a_ce_takes_ipv4_and_its_own_address() {
         let ce = |rest: &str| routes(&format!("role: ce\n{rest}{RULES}"));

@@ -88,7 +88,7 @@ mod tests {
         Dmr::new(s.parse().unwrap()).unwrap()
     }
 
-    /// DMR-2: 0 to 128, without a prefix that has the u octet set.
+    /// DMR-2, P6b: 0 to 128, without a prefix that has the u octet set.
     #[test]
     fn only_six_lengths() {
         for len in 0..=128u8 {

@@ -285,7 +285,7 @@ fn same_transport(ip: &Ip, before: &[u8], after: &[u8], first: bool) -> bool {
         // The MSS of a SYN, somewhere in its options.
         TCP if before.get(13).is_some_and(|flags| flags & 2 != 0) => &[0..4, 16..18, 22..60],
         TCP => &[0..4, 16..18],
-        DCCP | UDP_LITE if before.len() >= 8 => &[6..8],
+        DCCP | UDP_LITE if before.len() >= 8 => &[6..7, 7..8],
         UDP => &[0..4, 6..8],
         _ if ip.is_icmp() => &[0..1, 2..6],
         _ => &[],

@@ -3,7 +3,7 @@ mod io_support;
 mod net_support;
 
 use io_support::Namespace;
-use net_support::{BR_IPV4, BR_POOL, CE_POOL, NAPT, OWN, SERVER, SHARED, World, ready, run};
+use net_support::{BR_IPV4, BR_POOL, CE_POOL, NAPT, OWN, SERVER, SHARED, UdpPair, World, ready, run};
 
 const PROGRAMS: [&str; 3] = ["ip", "traceroute", "mtr"];
 
@@ -55,7 +55,7 @@ fn check(name: &str, hops: &[Vec<&str>], path: &[Hop], text: &str) {
     }
 }
 
-/// Each translator costs two hops, its kernel's way into the TUN and out of it, once in either family.
+/// ICMP-11, ICMP-12, P33: each translator costs two hops, its kernel's way into the TUN and out of it, once in either family.
 #[test]
 fn from_home_the_ce_names_the_ipv6_hops() {
     if !ready(&PROGRAMS) {
@@ -76,6 +76,7 @@ fn from_home_the_ce_names_the_ipv6_hops() {
     world.nothing_refused();
 }
 
+/// ICMP-11, ICMP-12, P33.
 #[test]
 fn from_the_server_the_br_names_the_ipv6_hops() {
     if !ready(&PROGRAMS) {
@@ -86,5 +87,28 @@ fn from_the_server_the_br_names_the_ipv6_hops() {
     // The CE has no IPv4 address that means anything outside, and reports as the host behind it.
     let path: [Hop; 7] = [&[BR_IPV4], pool, pool, pool, pool, &[OWN.ipv4], &[OWN.ipv4]];
     trace("from the server", &world.server, OWN.ipv4, &path);
+    world.nothing_refused();
+}
+
+/// BR-11, P14: to an address behind a NAPT the way is as far as a mapping goes: the errors, in IPv6 and in IPv4, find back by the
+/// port of the packet that they quote.
+#[test]
+fn from_the_server_to_a_port_of_a_napt() {
+    if !ready(&PROGRAMS) {
+        return;
+    }
+    let world = World::mapt("hops-port", &[SHARED, NAPT], 1500);
+    for site in &world.sites {
+        let home = site.home;
+        let pair = UdpPair::new(&site.host, &world.server, SERVER, (48_001, 48_002));
+        let port = pair.client_seen.port();
+        // With its socket gone, the host answers that nobody listens.
+        drop(pair);
+        let pool: Hop = &BR_POOL;
+        let path: [Hop; 7] = [&[BR_IPV4], pool, pool, pool, pool, &[home.ipv4], &[home.ipv4]];
+        let text = run(&world.server, "traceroute", &format!("-n -4 -q 2 -w 3 -m 12 -U -p {port} {}", home.ipv4));
+        let hops: Vec<Vec<&str>> = text.lines().skip(1).map(|line| addresses(line).collect()).collect();
+        check(home.ipv4, &hops, &path, &text);
+    }
     world.nothing_refused();
 }

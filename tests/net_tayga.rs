@@ -1,8 +1,8 @@
 //! tayga 0.9.2 as the translator at the other end: a CE and a BR of an unshared address without NAPT are plain
 //! RFC 7915 translators, so any other one must do in place of either.
 //!
-//! What tayga cannot: a prefix other than a /96 here; an IPv6 address whose octet 8 is not zero; sums for UDP over
-//! IPv4 without one (it drops them).
+//! What tayga cannot: give a checksum to a UDP datagram that came without one over IPv4 (it drops it), and leave an
+//! echo in one piece that may be cut, which ends it at the next translator.
 mod io_support;
 mod net_support;
 
@@ -16,15 +16,24 @@ use net_support::packets::{Listener, Sender, UDP, fragments, ipv4, udp};
 use net_support::{Helper, OWN, SERVER, UdpPair, World, batch, ready, run, tcp_both_ways, wait_for_ping};
 
 const PROGRAMS: [&str; 3] = ["ip", "ping", "tayga"];
+/// A prefix of each length that RFC 6052 §2.2 knows and RFC 7599 §5.1 allows.
+const DMRS: [&str; 6] = [
+    "2001:db8:ffff:aaaa::/64",
+    "2001:db8:ffff:aa00::/56",
+    "2001:db8:ffff::/48",
+    "2001:db8:ff00::/40",
+    "2001:db9::/32",
+    "2001:db8:ffff:aaaa:bb:cccc::/96",
+];
 const DMR: &str = "2001:db8:ffff::/96";
 /// tayga's own address: the last one of the rule, which no customer here has.
 const TAYGA: &str = "203.0.113.254";
 
 /// tayga on a device `tayga` in `namespace`, mapping the customer's address as RFC 7597 writes it.
-fn tayga(world: &World, namespace: &Namespace) -> Helper {
+fn tayga(world: &World, namespace: &Namespace, dmr: &str) -> Helper {
     let data = world.files.path("state");
     let config = format!(
-        "tun-device tayga\nipv4-addr {TAYGA}\nprefix {DMR}\nmap {} {}\ndata-dir {}\n",
+        "tun-device tayga\nipv4-addr {TAYGA}\nprefix {dmr}\nmap {} {}\ndata-dir {}\n",
         OWN.ipv4,
         OWN.map_address,
         data.display()
@@ -35,21 +44,21 @@ fn tayga(world: &World, namespace: &Namespace) -> Helper {
     Helper::start(namespace, Command::new("tayga").arg("-c").arg(&config).arg("-n"))
 }
 
-fn in_place_of_the_br() -> (World, Helper) {
-    let mut world = World::new("tayga-br", &[OWN], DMR, 1500);
-    let helper = tayga(&world, &world.br);
+fn in_place_of_the_br(dmr: &str) -> (World, Helper) {
+    let mut world = World::new("tayga-br", &[OWN], dmr, 1500);
+    let helper = tayga(&world, &world.br, dmr);
     let routes =
-        format!("route add {DMR} dev tayga\nroute add {} dev tayga mtu 1480\nroute add {TAYGA} dev tayga\n", OWN.ipv4);
+        format!("route add {dmr} dev tayga\nroute add {} dev tayga mtu 1480\nroute add {TAYGA} dev tayga\n", OWN.ipv4);
     batch(&world.br, &routes);
     world.start_ce(0);
     (world, helper)
 }
 
-fn in_place_of_the_ce() -> (World, Helper) {
-    let mut world = World::new("tayga-ce", &[OWN], DMR, 1500);
+fn in_place_of_the_ce(dmr: &str) -> (World, Helper) {
+    let mut world = World::new("tayga-ce", &[OWN], dmr, 1500);
     world.start_br();
     let ce = &world.site(OWN).ce;
-    let helper = tayga(&world, ce);
+    let helper = tayga(&world, ce, dmr);
     let routes = format!(
         "route add {} dev tayga\nroute add default dev tayga mtu 1480\nroute add {TAYGA} dev tayga\n",
         OWN.map_address
@@ -61,7 +70,7 @@ fn in_place_of_the_ce() -> (World, Helper) {
 #[test]
 fn a_ce_works_with_tayga_in_place_of_the_br() {
     if ready(&PROGRAMS) {
-        let (world, _tayga) = in_place_of_the_br();
+        let (world, _tayga) = in_place_of_the_br(DMR);
         everything_passes(&world, (&world.server, OWN.ipv4));
     }
 }
@@ -69,7 +78,7 @@ fn a_ce_works_with_tayga_in_place_of_the_br() {
 #[test]
 fn a_br_works_with_tayga_in_place_of_the_ce() {
     if ready(&PROGRAMS) {
-        let (world, _tayga) = in_place_of_the_ce();
+        let (world, _tayga) = in_place_of_the_ce(DMR);
         everything_passes(&world, (world.host(OWN), SERVER));
     }
 }
@@ -144,8 +153,8 @@ fn udp_without_checksum_passes_where_mapt_translates_to_ipv6() {
     if !ready(&PROGRAMS) {
         return;
     }
-    let (with_ce, _one) = in_place_of_the_br();
-    let (with_br, _other) = in_place_of_the_ce();
+    let (with_ce, _one) = in_place_of_the_br(DMR);
+    let (with_br, _other) = in_place_of_the_ce(DMR);
     let to_server = (with_ce.host(OWN), &with_ce.server, OWN.ipv4, SERVER);
     let to_home = (&with_br.server, with_br.host(OWN), SERVER, OWN.ipv4);
     for (from, to, source, target) in [to_server, to_home] {
@@ -169,5 +178,19 @@ fn udp_without_checksum_passes_where_mapt_translates_to_ipv6() {
         assert_eq!(came.len(), 1);
         assert_eq!(came[0][20..], udp(source, target, (47_033, 47_034), b"x", true));
         assert!(arrivals.waiting().iter().all(|packet| packet[9] != UDP));
+    }
+}
+
+/// DMR-3: both know the same IPv6 address for the server, whatever the length of the prefix.
+#[test]
+fn every_length_of_prefix_puts_the_ipv4_address_where_tayga_does() {
+    if !ready(&PROGRAMS) {
+        return;
+    }
+    for dmr in DMRS {
+        for (world, _tayga) in [in_place_of_the_br(dmr), in_place_of_the_ce(dmr)] {
+            wait_for_ping(world.host(OWN), SERVER);
+            UdpPair::new(world.host(OWN), &world.server, SERVER, (47_041, 47_042)).exchange(321);
+        }
     }
 }

@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use io_support::{Namespace, wait_for};
-use net_support::packets::{Sender, UDP, ipv4, udp};
+use net_support::packets::{DCCP, Sender, UDP, UDP_LITE, dccp, ipv4, udp, udp_lite};
 use net_support::{Helper, Home, NAPT, OWN, SERVER, SHARED, UdpPair, World, ready, run, tcp_both_ways};
 
 const PROGRAMS: [&str; 6] = ["ip", "ethtool", "tcpdump", "tshark", "ping", "traceroute"];
@@ -33,6 +33,8 @@ struct Good {
     tcp: usize,
     udp: usize,
     icmp: usize,
+    /// DCCP and UDP-Lite.
+    others: usize,
     /// UDP datagrams without one.
     without: usize,
     /// Fragments, whose datagram is looked at in the last one.
@@ -115,7 +117,7 @@ fn look(links: Vec<Link>) -> Vec<(String, Good)> {
     })
 }
 
-const FIELDS: [&str; 15] = [
+const FIELDS: [&str; 17] = [
     "frame.number",
     "frame.len",
     "ip.src",
@@ -131,6 +133,8 @@ const FIELDS: [&str; 15] = [
     "ip.len",
     "ipv6.plen",
     "udp.srcport",
+    "udp.checksum_coverage",
+    "dccp.checksum.status",
 ];
 
 /// Wireshark's words for a checksum.
@@ -152,7 +156,7 @@ fn quotes_all(fields: &[Vec<&str>]) -> bool {
 fn tshark(name: &str, file: &std::path::Path, unfinished: Option<&str>) -> Good {
     let mut command = Command::new("tshark");
     command.arg("-n").arg("-r").arg(file).args(["-Y", "ip or ipv6", "-T", "fields"]);
-    for protocol in ["ip", "tcp", "udp"] {
+    for protocol in ["ip", "tcp", "udp", "udplite", "dccp"] {
         command.args(["-o", &format!("{protocol}.check_checksum:TRUE")]);
     }
     for field in FIELDS {
@@ -164,7 +168,7 @@ fn tshark(name: &str, file: &std::path::Path, unfinished: Option<&str>) -> Good 
     for line in String::from_utf8(output.stdout).unwrap().lines() {
         let fields: Vec<Vec<&str>> = line.split('\t').map(|field| field.split(',').collect()).collect();
         // The packet itself; what an ICMP error quotes stands behind it.
-        let [_, len, src, more, offset, fragment6, header, tcp, udp, icmp, icmpv6, to, _, _, from] =
+        let [_, len, src, more, offset, fragment6, header, tcp, udp, icmp, icmpv6, to, _, _, from, lite, dccp] =
             std::array::from_fn(|index| fields[index][0]);
         let frame = format!("{name}: frame {line:?} of {FIELDS:?}");
         if unfinished == Some(src) {
@@ -174,13 +178,15 @@ fn tshark(name: &str, file: &std::path::Path, unfinished: Option<&str>) -> Good 
         assert!(len.parse::<usize>().unwrap() <= 1514, "{frame}");
         assert!(fields[6].iter().all(|&status| status != BAD), "{frame}");
         if quotes_all(&fields) && unfinished.is_none() {
-            assert!(fields[7..11].iter().flatten().all(|&status| status != BAD), "{frame}");
+            assert!(fields[7..11].iter().chain([&fields[16]]).flatten().all(|&status| status != BAD), "{frame}");
         }
         assert_eq!(header, if src.is_empty() { "" } else { GOOD }, "{frame}");
         let fragment = more == "1" || more == "True" || !matches!(offset, "" | "0") || !fragment6.is_empty();
         match [tcp, udp, icmp, icmpv6] {
             [GOOD, "", "", ""] => good.tcp += 1,
-            ["", GOOD, "", ""] => good.udp += 1,
+            ["", GOOD, "", ""] if lite.is_empty() => good.udp += 1,
+            ["", GOOD, "", ""] => good.others += 1,
+            ["", "", "", ""] if dccp == GOOD => good.others += 1,
             ["", "", GOOD, _] | ["", "", "", GOOD] => good.icmp += 1,
             [_, _, GOOD, ""] | [_, _, "", GOOD] => good.icmp += 1,
             // RFC 768 allows none, RFC 8200 does not.
@@ -206,9 +212,7 @@ fn mix(world: &World, home: Home) {
             let pair = UdpPair::new(host, server, SERVER, (45_001 + n, 45_502 + n));
             (0..UDP_SIZES).for_each(|size| pair.exchange(size));
             // Learnt by now or not, the kernel sends these in fragments.
-            if !home.napt {
-                [2000, 4001].into_iter().for_each(|size| pair.exchange(size));
-            }
+            [2000, 4001].into_iter().for_each(|size| pair.exchange(size));
         });
         scope.spawn(|| {
             for size in [0, 1, 55, 56, 1000, 1001, 1232] {
@@ -227,6 +231,19 @@ fn mix(world: &World, home: Home) {
             scope.spawn(|| refused(server, home.ipv4));
         }
     });
+    if !home.napt {
+        for (from, source, target) in [(host, home.ipv4, SERVER), (server, SERVER, home.ipv4)] {
+            let sender = Sender::new(from);
+            for data in [&b""[..], b"x", b"an odd number of octets"] {
+                let ports = (46_601, 46_602);
+                sender.send(&ipv4(source, target, DCCP, 5, 0, &dccp(source, target, ports, data)));
+                for coverage in [8, 8 + data.len()] {
+                    let packet = udp_lite(source, target, ports, data, coverage);
+                    sender.send(&ipv4(source, target, UDP_LITE, 6, 0, &packet));
+                }
+            }
+        }
+    }
     // Without a checksum, first from the home, then to the port that the NAPT gave it.
     let ports = (WITHOUT_SUM.0, WITHOUT_SUM.1[usize::from(home.number)]);
     let there = server.run(|| UdpSocket::bind(("0.0.0.0", ports.1)).unwrap());
@@ -284,8 +301,11 @@ fn no_checksum_of_a_mix_is_wrong_on_any_link() {
         assert!(good.tcp >= mixes * 2 * TCP_OCTETS / 1460, "{name}: {good:?}");
         assert!(good.udp >= mixes * 2 * UDP_SIZES, "{name}: {good:?}");
         assert!(good.icmp >= mixes * (2 * 2 * 7 + 6), "{name}: {good:?}");
+        // Both ways two datagrams, of two fragments or more and of three or more, less the last ones.
+        assert!(good.fragments >= mixes * 2 * 3, "{name}: {good:?}");
+        // Nine each way.
         let own = if name.ends_with(['1', '2']) { 0 } else { 1 };
-        assert!(good.fragments >= own * 2 * 3, "{name}: {good:?}");
+        assert_eq!(good.others, own * 2 * 9, "{name}: {good:?}");
         // Six from each home; what goes home has been given one at the BR.
         let without = if name.starts_with("lan") {
             6

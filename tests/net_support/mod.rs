@@ -189,6 +189,7 @@ impl World {
         );
         let config = self.files.write("br.yaml", &config);
         self.br_daemon = Some(Daemon::start(&self.br, env!("CARGO_BIN_EXE_mapt-br"), &config));
+        patient(&self.br, "mapt-br");
     }
 
     /// `mapt-ce` of a site.
@@ -203,6 +204,7 @@ impl World {
         );
         let config = self.files.write(&format!("ce{}.yaml", site.home.number), &config);
         site.daemon = Some(Daemon::start(&site.ce, env!("CARGO_BIN_EXE_mapt-ce"), &config));
+        patient(&site.ce, "mapt-ce");
     }
 
     pub fn site(&self, home: Home) -> &Site {
@@ -258,6 +260,11 @@ impl Site {
             ),
         );
     }
+}
+
+/// A debug build on a busy machine may fall behind for a moment, and what is counted must not be lost for that.
+fn patient(namespace: &Namespace, tun: &str) {
+    namespace.ip(&format!("link set {tun} txqueuelen 10000"));
 }
 
 /// A namespace that forwards, and that answers errors without a rate limit.

@@ -176,9 +176,7 @@ pub fn udp(src: &str, dst: &str, ports: (u16, u16), data: &[u8], sum: bool) -> V
     }
     datagram.extend(data);
     if sum {
-        let addresses = [src, dst].map(|a| a.parse::<Ipv4Addr>().unwrap().octets()).concat();
-        let pseudo = [&addresses[..], &[0, UDP], &len.to_be_bytes()].concat();
-        let sum = checksum(&[&pseudo, &datagram]);
+        let sum = checksum(&[&pseudo(src, dst, UDP, datagram.len()), &datagram]);
         datagram[6..8].copy_from_slice(&if sum == 0 { 0xffff } else { sum }.to_be_bytes());
     }
     datagram
@@ -214,9 +212,35 @@ pub fn tcp(src: &str, dst: &str, ports: (u16, u16), data: &[u8]) -> Vec<u8> {
     let mut segment = [ports.0.to_be_bytes(), ports.1.to_be_bytes()].concat();
     segment.extend([0, 0, 0, 1, 0, 0, 0, 1, 5 << 4, 0x10, 0x20, 0, 0, 0, 0, 0]);
     segment.extend(data);
-    let addresses = [src, dst].map(|a| a.parse::<Ipv4Addr>().unwrap().octets()).concat();
-    let pseudo = [&addresses[..], &[0, TCP], &(segment.len() as u16).to_be_bytes()].concat();
-    let sum = checksum(&[&pseudo, &segment]);
+    let sum = checksum(&[&pseudo(src, dst, TCP, segment.len()), &segment]);
     segment[16..18].copy_from_slice(&sum.to_be_bytes());
     segment
+}
+
+/// A DCCP-Data packet (RFC 4340 §5.1, 48-bit sequence number) whose checksum covers all of it.
+pub fn dccp(src: &str, dst: &str, ports: (u16, u16), data: &[u8]) -> Vec<u8> {
+    let mut packet = [ports.0.to_be_bytes(), ports.1.to_be_bytes()].concat();
+    packet.extend([4, 0, 0, 0, 2 << 1 | 1, 0, 0, 0, 0, 1, 2, 3]);
+    packet.extend(data);
+    let sum = checksum(&[&pseudo(src, dst, DCCP, packet.len()), &packet]);
+    packet[6..8].copy_from_slice(&sum.to_be_bytes());
+    packet
+}
+
+/// A UDP-Lite packet (RFC 3828 §3.1) whose checksum covers `coverage` octets of it, 8 or more.
+pub fn udp_lite(src: &str, dst: &str, ports: (u16, u16), data: &[u8], coverage: usize) -> Vec<u8> {
+    let mut packet = Vec::new();
+    for word in [ports.0, ports.1, coverage as u16, 0] {
+        packet.extend(word.to_be_bytes());
+    }
+    packet.extend(data);
+    let sum = checksum(&[&pseudo(src, dst, UDP_LITE, packet.len()), &packet[..coverage]]);
+    packet[6..8].copy_from_slice(&if sum == 0 { 0xffff } else { sum }.to_be_bytes());
+    packet
+}
+
+/// The pseudo-header of IPv4 (RFC 793 §3.1).
+fn pseudo(src: &str, dst: &str, protocol: u8, len: usize) -> Vec<u8> {
+    let addresses = [src, dst].map(|a| a.parse::<Ipv4Addr>().unwrap().octets()).concat();
+    [&addresses[..], &[0, protocol], &(len as u16).to_be_bytes()].concat()
 }

@@ -14,8 +14,13 @@ use mapt::wire::VnetHdr;
 
 type Body = fn(&[u8]);
 
-const TARGETS: [(&str, Body); 4] =
-    [("wire", bodies::wire), ("ce", bodies::ce), ("br", bodies::br), ("config", bodies::config)];
+const TARGETS: [(&str, Body); 5] = [
+    ("wire", bodies::wire),
+    ("ce", bodies::ce),
+    ("br", bodies::br),
+    ("pair", bodies::pair),
+    ("config", bodies::config),
+];
 
 fn corpus(target: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target)
@@ -61,6 +66,11 @@ fn br() {
 }
 
 #[test]
+fn pair() {
+    replay_corpus("pair");
+}
+
+#[test]
 fn config() {
     replay_corpus("config");
 }
@@ -84,6 +94,7 @@ fn seeds_of(target: &str) -> Vec<(String, Vec<u8>)> {
         "wire" => wire_seeds(),
         "ce" => ce_seeds(),
         "br" => br_seeds(),
+        "pair" => pair_seeds(),
         _ => config_seeds(),
     }
 }
@@ -361,6 +372,23 @@ fn ce_seeds() -> Vec<(String, Vec<u8>)> {
     // From the BR and from a neighbour, with nothing open.
     for (kind, packet) in kinds6("2001:db8:ffff:0:cb:71:500:0", 443, "2001:db8:12:3400:0:c000:212:34") {
         add(format!("in-{kind}"), 0, vec![step(0, &packet)]);
+    }
+    seeds
+}
+
+fn pair_seeds() -> Vec<(String, Vec<u8>)> {
+    let mut seeds = Vec::new();
+    for (choice, src) in [(0u8, "192.168.1.23"), (1, "198.51.100.18")] {
+        for (kind, packet) in kinds4(src, 51_234, "203.0.113.5") {
+            let steps = [step(0, &packet), step(1, b""), step(1 | MEND, b"the answer"), step(0, &packet)];
+            seeds.push((format!("{choice}-{kind}"), [vec![choice], steps.concat()].concat()));
+        }
+        let packet = udp4(src, 40_000, "203.0.113.5", 53, &vec![9; 3000]);
+        for (n, order) in ORDERS.into_iter().enumerate() {
+            let parts = fragments(&packet, [0, 32, 1480, 9999], order);
+            let steps: Vec<u8> = parts.iter().flat_map(|part| step(0, part)).collect();
+            seeds.push((format!("{choice}-fragments-{n}"), [vec![choice], steps].concat()));
+        }
     }
     seeds
 }

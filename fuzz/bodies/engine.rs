@@ -27,7 +27,8 @@ use mapt::wire::{PacketBuf, VnetHdr};
 use super::oracle::{self, Ip, Packet};
 
 /// Small enough for a run to fill it.
-const SMALL_TABLE: FragParams = FragParams { lifetime: Duration::from_secs(2), packets: 8, held_octets: 8 << 10 };
+pub(super) const SMALL_TABLE: FragParams =
+    FragParams { lifetime: Duration::from_secs(2), packets: 8, held_octets: 8 << 10 };
 
 /// More steps than this only make an input slow.
 const STEPS: usize = 64;
@@ -46,7 +47,7 @@ fn rule(v6: &str, v4: &str, ea_len: u8) -> RuleSpec {
     }
 }
 
-fn provisioning(rules: Vec<RuleSpec>, dmr: &str, end_user: Option<&str>) -> Provisioning {
+pub(super) fn provisioning(rules: Vec<RuleSpec>, dmr: &str, end_user: Option<&str>) -> Provisioning {
     let rules = rules.into_iter().map(|spec| Rule::new(spec).expect("ours")).collect();
     let dmr = Dmr::new(dmr.parse().expect("ours")).expect("ours");
     Provisioning {
@@ -58,7 +59,7 @@ fn provisioning(rules: Vec<RuleSpec>, dmr: &str, end_user: Option<&str>) -> Prov
 }
 
 /// RFC 7597 Appendix A, and rules of every other kind beside it.
-fn rules() -> Vec<RuleSpec> {
+pub(super) fn rules() -> Vec<RuleSpec> {
     let one =
         |v6: &str, v4: &str, psid| RuleSpec { psid_offset: 4, psid_len: Some(8), psid: Some(psid), ..rule(v6, v4, 0) };
     vec![

@@ -5,8 +5,10 @@
 mod config;
 mod engine;
 pub mod oracle;
+mod pair;
 mod wire;
 
 pub use config::config;
 pub use engine::{br, ce};
+pub use pair::pair;
 pub use wire::wire;

@@ -234,6 +234,13 @@ pub fn mend(packet: &mut Packet) {
     put(bytes, field, value);
 }
 
+/// Sets an IPv4 header's checksum to what it should be.
+pub fn mend_header(packet: &mut Packet) {
+    put(&mut packet.bytes, 10, 0);
+    let checksum = !(sum(0, &packet.bytes[..20]) as u16);
+    put(&mut packet.bytes, 10, checksum);
+}
+
 /// The packet that answers this one: addresses and ports change places, a request becomes a reply.
 pub fn answer(packet: &Packet) -> Packet {
     let mut bytes = packet.bytes.clone();
@@ -278,7 +285,7 @@ pub fn error(packet: &Packet, kind: u8, code: u8, rest: [u8; 4]) -> Packet {
 }
 
 /// What translation must have kept of a transport header and its payload; `first`: the header is there.
-fn same_transport(ip: &Ip, before: &[u8], after: &[u8], first: bool) -> bool {
+pub fn same_transport(ip: &Ip, before: &[u8], after: &[u8], first: bool) -> bool {
     // The fields that may differ: ports and checksum, ICMP type and identifier.
     let may_differ: &[std::ops::Range<usize>] = match ip.protocol {
         _ if !first => &[],
@@ -295,7 +302,7 @@ fn same_transport(ip: &Ip, before: &[u8], after: &[u8], first: bool) -> bool {
 }
 
 /// Puts consecutive fragments together: payloads, each with the outermost header of its packet.
-fn reassemble<'a>(outputs: &'a [Packet]) -> Vec<(Ip<'a>, Vec<u8>, &'a Packet)> {
+pub fn reassemble<'a>(outputs: &'a [Packet]) -> Vec<(Ip<'a>, Vec<u8>, &'a Packet)> {
     let mut wholes: Vec<(Ip, Vec<u8>, &Packet)> = Vec::new();
     let mut open: Option<(u32, usize)> = None;
     for packet in outputs {

@@ -162,6 +162,65 @@ fn kinds(c: &mut Criterion) {
     one(c, "ce v6_to_v4 tso 64k", &mut ce, tcp(back(), (80, t), 64_260));
 }
 
+/// Fragments to one shared address: of an honest sender, and of a flood from addresses that never come again.
+fn fragments(c: &mut Criterion) {
+    // (source, Identification) to the first and the last fragment of a UDP packet of 1,000 octets.
+    let pair = |n: u32| {
+        let mut ip = etherparse::Ipv4Header::new(
+            0,
+            64,
+            etherparse::IpNumber::UDP,
+            (0x0a00_0000 + n).to_be_bytes(),
+            v4(CUSTOMER4),
+        )
+        .unwrap();
+        ip.dont_fragment = false;
+        ip.identification = n as u16;
+        let transport =
+            [&80u16.to_be_bytes()[..], &1232u16.to_be_bytes(), &[3, 232, 0x12, 0x34], &[0x5a; 992]].concat();
+        [(0, 504), (504, 1000)].map(|(from, to)| {
+            ip.fragment_offset = etherparse::IpFragOffset::try_new(from as u16 / 8).unwrap();
+            ip.more_fragments = to < 1000;
+            ip.set_payload_len(to - from).unwrap();
+            ip.header_checksum = ip.calc_header_checksum();
+            let mut out = Vec::new();
+            ip.write_raw(&mut out).unwrap();
+            out.extend(&transport[from..to]);
+            out
+        })
+    };
+    const MANY: usize = 1 << 16;
+    let packets: Vec<[Vec<u8>; 2]> = (0..MANY as u32).map(pair).collect();
+    let mut packet = PacketBuf::new();
+    let mut next = 0;
+    let mut now = NOW;
+    let mut run = |c: &mut Criterion, name: &str, order: &[usize]| {
+        let mut engine = br(appendix_a());
+        let mut group = c.benchmark_group("fragments");
+        group.throughput(Throughput::Elements(order.len() as u64));
+        group.bench_function(name, |b| {
+            b.iter(|| {
+                next = (next + 1) % MANY;
+                // A million packets a second.
+                now += Duration::from_micros(1);
+                for which in order {
+                    packet.set(&packets[next][*which]);
+                    black_box(engine.handle(black_box(&mut packet), now));
+                    while engine.poll_transmit().is_some() {}
+                }
+                if engine.poll_timeout().is_some_and(|due| due <= now) {
+                    engine.handle_timeout(now);
+                }
+            });
+        });
+        group.finish();
+    };
+    run(c, "in order", &[0, 1]);
+    run(c, "out of order", &[1, 0]);
+    run(c, "flood of first ones", &[0]);
+    run(c, "flood of later ones", &[1]);
+}
+
 /// xorshift64*: the same flows in every run.
 struct Random(u64);
 impl Random {
@@ -222,6 +281,6 @@ fn many_rules(c: &mut Criterion) {
 criterion_group! {
     name = benches;
     config = Criterion::default().measurement_time(Duration::from_secs(3)).warm_up_time(Duration::from_millis(500)).sample_size(30);
-    targets = kinds, many_rules
+    targets = kinds, fragments, many_rules
 }
 criterion_main!(benches);

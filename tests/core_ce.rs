@@ -96,7 +96,7 @@ fn open(ce: &mut Ce, packet: &[u8]) -> u16 {
 
 // NAPT44 outbound and inbound.
 
-/// CE-1, CE-2, CE-4, CE-11, NAT-1: out through a port of the set, back to the host, for each protocol.
+/// P2, CE-1, CE-2, CE-4, CE-11, NAT-1: out through a port of the set, back to the host, for each protocol.
 #[test]
 fn ce1_out_and_back() {
     let mut ce = ce();
@@ -117,7 +117,7 @@ fn ce1_out_and_back() {
     }
 }
 
-/// CE-3, P40: an echo leaves with an identifier of the set and comes back with its own; 16 at a time.
+/// P14, CE-3, P40: an echo leaves with an identifier of the set and comes back with its own; 16 at a time.
 #[test]
 fn ce3_p40_echoes() {
     let mut ce = ce();
@@ -524,7 +524,7 @@ fn p42_ce_to_ce_by_fmr() {
     );
 }
 
-/// CE-10: a neighbour's source is checked against its port, address and interface id; the neighbour is told 1/5.
+/// P1, CE-10: a neighbour's source is checked against its port, address and interface id; the neighbour is told 1/5.
 #[test]
 fn ce10_a_spoofed_neighbour() {
     let mut ce = ce();

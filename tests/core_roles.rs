@@ -488,6 +488,122 @@ fn p17_every_kind_of_packet_in_error() {
     }
 }
 
+/// ICMP-6, ICMP-7, ICMP-8: an RFC 4884 extension goes along behind a quote padded to 128 octets and to the other word
+/// size, where there is a place for its attribute.
+#[test]
+fn icmp6_extensions() {
+    let mut extension = vec![0x20, 0, 0, 0, 0, 12, 1, 1, 0xde, 0xad, 0xbe, 0xef, 0, 1, 2, 3];
+    complete(&mut extension, 1, &[], &[]);
+    for way in WAYS {
+        let (word_in, word_out) = if way.v6 { (8, 4) } else { (4, 8) };
+        let mut bench = plain(way);
+        for len in (0..520).step_by(13) {
+            let make = Make::new(UDP, 0, 0, len);
+            let whole = bench.quote(&make);
+            for padded in [128, 160, 512, 1016] {
+                let mut body = whole.clone();
+                body.resize(padded, 0);
+                body.extend(&extension);
+                let attribute = (padded / word_in) as u8;
+                let rest = if way.v6 { [attribute, 0, 0, 0] } else { [0, attribute, 0, 0] };
+                let (kind, new) = if way.v6 { (3, [11, 0]) } else { (11, [3, 0]) };
+                let (told, field, out) = bench.told(&bench.error(kind, 0, rest, &body));
+                assert_eq!(told, new);
+                // What was cut of the packet before is not there now; what is there is padded.
+                let mut quote = bench.quote_out(&make, &out);
+                let cut = whole.len().saturating_sub(padded);
+                quote.truncate(quote.len() - cut);
+                let most = if way.v6 { 576 - 28 } else { 1280 - 48 } - extension.len();
+                let expected = quote.len().max(128).div_ceil(word_out).min(most / word_out) * word_out;
+                quote.resize(expected, 0);
+                assert_eq!(out, [quote, extension.clone()].concat(), "{way:?} {len} {padded}");
+                let attribute = (expected / word_out) as u8;
+                assert_eq!(field, if way.v6 { [0, attribute, 0, 0] } else { [attribute, 0, 0, 0] });
+            }
+        }
+        // ICMP-7: types 2 and 4 of ICMPv6 have none, whichever side they are on.
+        let mut bench = plain(way);
+        let make = Make::new(UDP, 0, 0, 20);
+        let mut body = bench.quote(&make);
+        body.resize(128, 0);
+        body.extend(&extension);
+        let cases: &[(u8, u8, [u8; 4])] = match way.v6 {
+            true => &[],
+            false => &[(3, 4, [0, 32, 5, 120]), (3, 2, [0, 32, 0, 0]), (12, 0, [9, 32, 0, 0]), (12, 2, [9, 32, 0, 0])],
+        };
+        for (kind, code, rest) in cases {
+            let (_, _, out) = bench.told(&bench.error(*kind, *code, *rest, &body));
+            assert_eq!(out, bench.quote_out(&make, &out), "{way:?} {kind}/{code}");
+        }
+    }
+}
+
+/// P33, ICMP-11, ICMP-12, ICMP-13, ICMP-14: an ICMPv6 error of a router that has no IPv4 address comes from the pool,
+/// out of which each is drawn, and names the router by RFC 5837 where that is wanted; nothing else comes from there.
+#[test]
+fn icmp11_reporters_without_ipv4() {
+    let pool = [[198, 51, 100, 1], [198, 51, 100, 2], [198, 51, 100, 3]];
+    let router = v6("2001:db8:9999:1:2:3:4:5").octets();
+    let rules =
+        || provisioning(vec![rule("2001:db8::/40", "192.0.2.0/24", 8)], "2001:db8:ffff::/64", Some("2001:db8:12::/48"));
+    for (is_br, rfc5837_object) in [(true, false), (true, true), (false, false), (false, true)] {
+        let translation = TranslationParams { rfc5837_object, ..Default::default() };
+        let icmp = mapt::reply::IcmpParams { rfc6791_pool: pool.map(|a| a.into()).to_vec(), ..icmp_on() };
+        let mut engine: Box<dyn Engine> = if is_br {
+            Box::new(Br::new(&rules(), &BrParams { translation, icmp, ..br_params() }))
+        } else {
+            Box::new(Ce::new(&rules(), &CeParams { translation, icmp, napt: false, ..ce_params() }))
+        };
+        let (near, far) = if is_br { (server6(), customer6()) } else { (customer6(), server6()) };
+        let quoted = Make::new(UDP, 1234, 80, 30).v6(near, far);
+        let mut seen = std::collections::BTreeMap::new();
+        for n in 0..300u32 {
+            let (kind, code) = [(3, 0), (1, 0), (1, 4), (2, 0), (4, 1)][n as usize % 5];
+            let report = Report { kind, code, rest: [0, 0, 5, 0], tos: 0, ttl: 64 };
+            let rest = if kind == 2 { report.rest } else { [0; 4] };
+            let out = handle(engine.as_mut(), &Report { rest, ..report }.v6(router, near, &quoted)).forwarded();
+            assert_valid(&out);
+            let src: [u8; 4] = out[12..16].try_into().unwrap();
+            assert!(pool.contains(&src), "ICMP-11");
+            *seen.entry(src).or_insert(0) += 1;
+            if rfc5837_object && (kind == 1 || kind == 3) {
+                assert_eq!(out[24..28], [0, 32, 0, 0]);
+                assert_eq!(out[28 + 128..].len(), 28);
+                assert_eq!((out[156] >> 4, sum(&out[156..]), &out[160..168]), (2, 0, &[0, 24, 2, 4, 0, 2, 0, 0][..]));
+                assert_eq!(out[168..], router, "ICMP-13");
+            } else {
+                assert_eq!((out.len(), out[25]), (28 + quoted.len() - 20, 0), "ICMP-14");
+            }
+        }
+        assert!(seen.len() == 3 && seen.values().all(|n| (60..140).contains(n)), "ICMP-12: {seen:?}");
+        // P33: nothing but errors.
+        let reason = if is_br { DropReason::NoRule } else { DropReason::SourceNotMap };
+        for kind in [ECHO, UDP, TCP] {
+            let outcome = handle(engine.as_mut(), &Make::new(kind, 1234, 80, 30).v6(router, near));
+            assert_eq!(outcome.reason(), reason);
+        }
+    }
+}
+
+/// P35: an address under the DMR is the same whatever its u octet and its suffix are.
+#[test]
+fn p35_u_octet_and_suffix() {
+    for way in WAYS.into_iter().filter(|way| way.v6) {
+        for (at, octet) in [(8, 0xff), (8, 1), (13, 1), (14, 0x80), (15, 7)] {
+            let mut bench = plain(way);
+            let mut server = server6();
+            server[at] = octet;
+            let make = Make::new(UDP, 0, 0, 30);
+            let (src_port, dst_port) =
+                if bench.to_home() { (SERVER_PORT, bench.outside[1]) } else { (HOST_PORT, SERVER_PORT) };
+            let odd = Make { src_port, dst_port, ..make.clone() };
+            let input = if bench.to_home() { odd.v6(server, customer6()) } else { odd.v6(customer6(), server) };
+            let out = bench.forwarded(&input);
+            assert_eq!(out, bench.output(&make, &out), "{way:?} {at}");
+        }
+    }
+}
+
 /// ICMP-2: no message but an echo may stand inside an error.
 #[test]
 fn icmp2_every_type_inside_an_error() {
@@ -517,8 +633,8 @@ fn icmp2_every_type_inside_an_error() {
 #[test]
 fn icmp9_the_longest_error() {
     for way in WAYS {
+        let mut bench = plain(way);
         for len in (0..1500).step_by(37) {
-            let mut bench = plain(way);
             let make = Make::new(TCP, 0, 0, len);
             let packet = bench.error(if way.v6 { 1 } else { 11 }, 0, [0; 4], &bench.quote(&make));
             let out = bench.forwarded(&packet);
@@ -563,8 +679,10 @@ fn hdr_tables_of_a_whole_packet() {
 #[test]
 fn p32_hop_limits() {
     for way in WAYS {
+        let with = |decrement_hop_limit| bench(way, TranslationParams { decrement_hop_limit, ..Default::default() });
+        let mut benches = [with(false), with(true)];
         for (decrement_hop_limit, ttl) in (0..=255u8).flat_map(|ttl| [(false, ttl), (true, ttl)]) {
-            let mut bench = bench(way, TranslationParams { decrement_hop_limit, ..Default::default() });
+            let bench = &mut benches[usize::from(decrement_hop_limit)];
             let outcome = bench.handle(&bench.input(&Make { ttl, ..Make::new(UDP, 0, 0, 10) }));
             if decrement_hop_limit && ttl < 2 {
                 assert_eq!(outcome.reason(), DropReason::HopLimit, "{way:?}");
@@ -679,7 +797,7 @@ fn mtu5_without_df() {
 #[test]
 fn p23_p24_fragments() {
     for way in WAYS.into_iter().filter(|way| way.role != Role::CeNapt) {
-        for kind in [TCP, UDP] {
+        for kind in [TCP, UDP, Kind::Other(33), Kind::Other(136)] {
             for place in [
                 Place::First(3),
                 Place::First(60),
@@ -807,8 +925,8 @@ fn hdr3_extension_headers() {
 #[test]
 fn hdr7_every_protocol_number() {
     for way in WAYS {
+        let mut bench = plain(way);
         for number in 0..=255u8 {
-            let mut bench = plain(way);
             let make = Make::new(Kind::Other(number), 0, 0, 100);
             let outcome = bench.handle(&bench.input(&make));
             match (number, way.v6) {

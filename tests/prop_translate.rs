@@ -141,7 +141,7 @@ fn answer_to(reason: DropReason, v6: bool) -> Option<(u8, u8)> {
     }
 }
 
-/// RFC 1812 §4.3.2.7, RFC 4443 §2.4, RFC 7915 §5.4: who is told, what, and how much of the packet.
+/// ICMP-4, ICMP-5, ICMP-10: RFC 1812 §4.3.2.7, RFC 4443 §2.4, RFC 7915 §4.4, §5.4: who is told, what, and how much of the packet.
 fn check_answer(oracle: &Oracle, input: &[u8], reason: DropReason, reply: Option<&[u8]>) -> Result<(), TestCaseError> {
     let v6 = input.first().is_some_and(|b| b >> 4 == 6);
     let mut told = answer_to(reason, v6);

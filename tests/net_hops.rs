@@ -55,6 +55,10 @@ fn check(name: &str, hops: &[Vec<&str>], path: &[Hop], text: &str) {
     }
 }
 
+fn hex(digits: &[u8]) -> u16 {
+    u16::from_str_radix(std::str::from_utf8(digits).unwrap(), 16).unwrap()
+}
+
 /// ICMP-11, ICMP-12, P33: each translator costs two hops, its kernel's way into the TUN and out of it, once in either family.
 #[test]
 fn from_home_the_ce_names_the_ipv6_hops() {
@@ -110,5 +114,38 @@ fn from_the_server_to_a_port_of_a_napt() {
         let hops: Vec<Vec<&str>> = text.lines().skip(1).map(|line| addresses(line).collect()).collect();
         check(home.ipv4, &hops, &path, &text);
     }
+    world.nothing_refused();
+}
+
+/// ICMP-6, ICMP-8, ICMP-13: traceroute reads the IPv6 address of each hop between the translators out of RFC 5837's
+/// object, and in no other hop's answer.
+#[test]
+fn traceroute_reads_the_ipv6_hops() {
+    if !ready(&PROGRAMS) {
+        return;
+    }
+    let mut world = World::new("hops-names", &[SHARED, OWN], "2001:db8:ffff::/64", 1500);
+    world.names_reporters = true;
+    world.start_br();
+    (0..2).for_each(|index| world.start_ce(index));
+    // What traceroute shows of class 2, C-Type 4: address family 2, and the address.
+    let hops = |from: &Namespace, target: &str| -> Vec<Option<String>> {
+        let text = run(from, "traceroute", &format!("-e -n -4 -q 1 -w 3 -m 12 -U {target}"));
+        let named = text.lines().skip(1).map(|line| {
+            let words: Vec<&str> = line.split_once("<2/4:00020000,")?.1.split_once('>')?.0.split(',').collect();
+            let digits: Vec<u16> = words.concat().as_bytes().chunks(4).map(hex).collect();
+            Some(std::net::Ipv6Addr::from(<[u16; 8]>::try_from(digits).unwrap()).to_string())
+        });
+        named.collect()
+    };
+    let expected = |names: [&str; 4]| {
+        let between = names.map(|name| Some(name.to_string()));
+        [&[None], &between[..], &[None, None]].concat()
+    };
+    // CE, near, far, BR, each by the address from which it sends back.
+    let up = ["2001:db8:f000:1::2", "2001:db8:f000:1::1", "2001:db8:f000:a::2", "2001:db8:f000:b::2"];
+    assert_eq!(hops(world.host(SHARED), SERVER), expected(up));
+    let down = ["2001:db8:f000:b::2", "2001:db8:f000:b::1", "2001:db8:f000:a::1", "2001:db8:f000:3::2"];
+    assert_eq!(hops(&world.server, OWN.ipv4), expected(down));
     world.nothing_refused();
 }

@@ -265,6 +265,23 @@ fn text_for_people() {
     assert!(!text.contains('{'), "{text}");
 }
 
+/// What docs/cli.md shows is what the tool says.
+#[test]
+fn the_example_of_the_manual() {
+    let (_, example) = include_str!("../docs/cli.md").split_once("--explain <<< ").unwrap();
+    let (input, rest) = example.split_once('\n').unwrap();
+    let shown: Vec<&str> = rest.split("\n```").next().unwrap().lines().collect();
+    assert!(shown.len() > 8, "{shown:?}");
+    let rules = std::fs::read_to_string("config/rules.yaml").unwrap();
+    let dir = Dir::new("manual", &std::fs::read_to_string("config/br.yaml").unwrap());
+    std::fs::write(dir.path("rules.yaml"), rules).unwrap();
+    let output = translate(&dir, &[], input);
+    let text = String::from_utf8(output.stdout).unwrap();
+    for (said, shown) in text.lines().zip(shown) {
+        assert!(said.starts_with(shown.trim_end_matches('…')), "shown: {shown}\nsaid: {said}");
+    }
+}
+
 /// Captures are explained too, and JSON lines without `--explain` have no such key.
 #[test]
 fn a_capture() {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use io_support::{Namespace, wait_for};
 use net_support::packets::{DCCP, Sender, UDP, UDP_LITE, dccp, ipv4, udp, udp_lite};
-use net_support::{Helper, Home, NAPT, OWN, SERVER, SHARED, UdpPair, World, ready, run, tcp_both_ways};
+use net_support::{Helper, Home, NAPT, OWN, SERVER, SHARED, UdpPair, World, again, ready, run, tcp_both_ways};
 
 const PROGRAMS: [&str; 6] = ["ip", "ethtool", "tcpdump", "tshark", "ping", "traceroute"];
 
@@ -252,7 +252,7 @@ fn mix(world: &World, home: Home) {
     for size in [0, 1, 2, 3, 400, 1001] {
         let datagram = udp(home.host, SERVER, ports, &vec![size as u8; size], false);
         Sender::new(host).send(&ipv4(home.host, SERVER, UDP, 1, 0, &datagram));
-        let (len, seen) = there.recv_from(&mut buffer).expect("a datagram without checksum");
+        let (len, seen) = again(|| there.recv_from(&mut buffer)).expect("a datagram without checksum");
         assert_eq!(len, size);
         let target = home.ipv4;
         let answer = udp(SERVER, target, (ports.1, seen.port()), &vec![!size as u8; size], false);
@@ -260,7 +260,7 @@ fn mix(world: &World, home: Home) {
         Sender::new(server).send(&ipv4(SERVER, target, UDP, 2, 0, &answer));
         if let Some(here) = here {
             here.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-            assert_eq!(here.recv(&mut buffer).expect("an answer without checksum"), 0);
+            assert_eq!(again(|| here.recv(&mut buffer)).expect("an answer without checksum"), 0);
         }
     }
 }
@@ -275,7 +275,7 @@ fn refused(from: &Namespace, to: &str) {
     socket.connect((to, 46_302)).unwrap();
     for size in [0, 1, 700, 1200] {
         socket.send(&vec![7; size]).unwrap();
-        let error = socket.recv(&mut [0; 64]).unwrap_err();
+        let error = again(|| socket.recv(&mut [0; 64])).unwrap_err();
         assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused, "{to}: {error}");
     }
 }

@@ -3,7 +3,7 @@ mod io_support;
 mod net_support;
 
 use net_support::packets::{Sender, UDP, fragments, udp};
-use net_support::{Home, NAPT, OWN, SERVER, SHARED, UdpPair, World, ready};
+use net_support::{Home, NAPT, OWN, SERVER, SHARED, UdpPair, World, again, ready};
 
 /// Octets of a datagram.
 const SIZES: [usize; 4] = [1453, 2961, 4000, 20_000];
@@ -50,14 +50,15 @@ fn both_ways(name: &str, home: Home) {
             let datagram = udp(home.host, SERVER, (40_001, 40_002), &data, true);
             let parts = fragments(home.host, SERVER, UDP, id, &datagram, room);
             shuffled(parts.len(), order).into_iter().for_each(|part| up.send(&parts[part]));
-            let (n, from) =
-                pair.server.recv_from(&mut buffer).unwrap_or_else(|e| panic!("up, {order}, {room} octets each: {e}"));
+            let (n, from) = again(|| pair.server.recv_from(&mut buffer))
+                .unwrap_or_else(|e| panic!("up, {order}, {room} octets each: {e}"));
             assert!(buffer[..n] == data && from == seen, "up, {order}, {room} octets each");
 
             let datagram = udp(SERVER, home.ipv4, (40_002, seen.port()), &data, true);
             let parts = fragments(SERVER, home.ipv4, UDP, id, &datagram, room);
             shuffled(parts.len(), order).into_iter().for_each(|part| down.send(&parts[part]));
-            let n = pair.client.recv(&mut buffer).unwrap_or_else(|e| panic!("down, {order}, {room} octets each: {e}"));
+            let n = again(|| pair.client.recv(&mut buffer))
+                .unwrap_or_else(|e| panic!("down, {order}, {room} octets each: {e}"));
             assert!(buffer[..n] == data, "down, {order}, {room} octets each");
         }
     }

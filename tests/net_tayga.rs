@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use io_support::Namespace;
 use net_support::packets::{Listener, Sender, UDP, fragments, ipv4, udp};
-use net_support::{Helper, OWN, SERVER, UdpPair, World, batch, ready, run, tcp_both_ways, wait_for_ping};
+use net_support::{Helper, OWN, SERVER, UdpPair, World, again, batch, ready, run, tcp_both_ways, wait_for_ping};
 
 const PROGRAMS: [&str; 3] = ["ip", "ping", "tayga"];
 /// A prefix of each length that RFC 6052 §2.2 knows and RFC 7599 §5.1 allows.
@@ -124,7 +124,7 @@ fn everything_passes(world: &World, beside_tayga: (&Namespace, &str)) {
         socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
         socket.connect((to, port)).unwrap();
         socket.send(b"nobody listens there").unwrap();
-        let error = socket.recv(&mut [0; 64]).unwrap_err();
+        let error = again(|| socket.recv(&mut [0; 64])).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "{to}: {error}");
     }
     reversed(host, server, OWN.ipv4, SERVER);
@@ -141,7 +141,7 @@ fn reversed(from: &Namespace, to: &Namespace, source: &str, target: &str) {
     let sender = Sender::new(from);
     fragments(source, target, UDP, 0x4711, &datagram, 1000).iter().rev().for_each(|part| sender.send(part));
     let mut buffer = [0; 8192];
-    let (n, from) = socket.recv_from(&mut buffer).unwrap_or_else(|e| panic!("to {target}: {e}"));
+    let (n, from) = again(|| socket.recv_from(&mut buffer)).unwrap_or_else(|e| panic!("to {target}: {e}"));
     assert!(buffer[..n] == data);
     assert_eq!(from.to_string(), format!("{source}:47021"));
 }

@@ -408,12 +408,23 @@ pub fn tcp_both_ways(client: &Namespace, server: &Namespace, address: &str, port
             let mut got = 0;
             let mut buffer = vec![0; 65_536];
             while got < octets {
-                let n = to.read(&mut buffer).unwrap_or_else(|e| panic!("TCP {way}, {got} octets arrived: {e}"));
+                let n =
+                    again(|| to.read(&mut buffer)).unwrap_or_else(|e| panic!("TCP {way}, {got} octets arrived: {e}"));
                 assert!(n > 0, "TCP {way} ended after {got} octets");
                 assert!(buffer[..n].iter().enumerate().all(|(i, &x)| x == pattern(got + i)), "TCP {way} near {got}");
                 got += n;
             }
         });
+    }
+}
+
+/// A stop of the process, as a machine makes it that is moved or saved, interrupts reads with a time-out (signal(7)).
+pub fn again<T>(mut read: impl FnMut() -> std::io::Result<T>) -> std::io::Result<T> {
+    loop {
+        match read() {
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            other => return other,
+        }
     }
 }
 
@@ -435,7 +446,7 @@ impl UdpPair {
         }
         client.send(b"hello").unwrap();
         let mut buffer = [0; 16];
-        let (n, client_seen) = server.recv_from(&mut buffer).expect("the first datagram");
+        let (n, client_seen) = again(|| server.recv_from(&mut buffer)).expect("the first datagram");
         assert_eq!(&buffer[..n], b"hello");
         UdpPair { client, server, client_seen }
     }
@@ -451,7 +462,8 @@ impl UdpPair {
         let sent: Vec<u8> = (0..size).map(|at| pattern(at + size)).collect();
         self.client.send(&sent).unwrap_or_else(|e| panic!("{size} octets up: {e}"));
         let mut buffer = vec![0; 65_536];
-        let (n, from) = self.server.recv_from(&mut buffer).unwrap_or_else(|e| panic!("{size} octets up: {e}"));
+        let (n, from) =
+            again(|| self.server.recv_from(&mut buffer)).unwrap_or_else(|e| panic!("{size} octets up: {e}"));
         assert!(buffer[..n] == sent, "{size} octets up came as {n}");
         assert_eq!(from, self.client_seen);
     }
@@ -461,7 +473,7 @@ impl UdpPair {
         let sent: Vec<u8> = (0..size).map(|at| pattern(at + size + 7)).collect();
         self.server.send_to(&sent, self.client_seen).unwrap_or_else(|e| panic!("{size} octets down: {e}"));
         let mut buffer = vec![0; 65_536];
-        let n = self.client.recv(&mut buffer).unwrap_or_else(|e| panic!("{size} octets down: {e}"));
+        let n = again(|| self.client.recv(&mut buffer)).unwrap_or_else(|e| panic!("{size} octets down: {e}"));
         assert!(buffer[..n] == sent, "{size} octets down came as {n}");
     }
 }

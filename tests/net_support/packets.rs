@@ -99,6 +99,7 @@ impl Listener {
                 Some(buffer)
             }
             Err(Errno::EAGAIN) => None,
+            Err(Errno::EINTR) => self.receive(flags),
             Err(errno) => panic!("{errno}"),
         }
     }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use io_support::{Namespace, wait_for};
 use net_support::packets::{DCCP, Sender, UDP, UDP_LITE, dccp, ipv4, udp, udp_lite};
 use net_support::{Helper, Home, NAPT, OWN, SERVER, SHARED, UdpPair, World, again, ready, run, tcp_both_ways};
+use nix::sys::socket::{setsockopt, sockopt};
 
 const PROGRAMS: [&str; 6] = ["ip", "ethtool", "tcpdump", "tshark", "ping", "traceroute"];
 
@@ -54,7 +55,8 @@ fn offloads(world: &World, on: bool) {
             let gro = on && matches!(device, "wan" | "access");
             let word = |on| if on { "on" } else { "off" };
             let (tx, gro) = (word(on && ours), word(gro));
-            run(namespace, "ethtool", &format!("-K {device} tx {tx} tso {tx} gso {tx} gro {gro}"));
+            let all = format!("-K {device} tx {tx} tso {tx} gso {tx} gro {gro} rx-udp-gro-forwarding {gro}");
+            run(namespace, "ethtool", &all);
         }
     }
 }
@@ -319,6 +321,27 @@ fn no_checksum_of_a_mix_is_wrong_on_any_link() {
     world.nothing_refused();
 }
 
+/// Many datagrams in one call, that the sender's device is to cut (UDP_SEGMENT).
+fn burst(from: &UdpSocket, to: &str, at: &UdpSocket, segment: usize) {
+    let data: Vec<u8> = (0..BURST * segment + 333).map(|at| (at / 250 + at) as u8).collect();
+    // The option belongs to the socket, and others are to be sent from it.
+    setsockopt(from, sockopt::UdpGsoSegment, &(segment as i32)).unwrap();
+    let sent = if to.is_empty() { from.send(&data) } else { from.send_to(&data, to) };
+    assert_eq!(sent.unwrap(), data.len());
+    setsockopt(from, sockopt::UdpGsoSegment, &0).unwrap();
+    // A short last one, which is no fragment, may overtake the fragments before it on another queue of the BR.
+    let mut expected: Vec<&[u8]> = data.chunks(segment).collect();
+    let mut buffer = [0; 2048];
+    while !expected.is_empty() {
+        let n = again(|| at.recv(&mut buffer))
+            .unwrap_or_else(|e| panic!("{} of {} of {segment} octets: {e}", expected.len(), BURST + 1));
+        let found = expected.iter().position(|part| buffer[..n] == **part);
+        expected.remove(found.unwrap_or_else(|| panic!("{n} octets that are none of the segments of {segment}")));
+    }
+}
+
+const BURST: usize = 30;
+
 /// Hosts leave segmentation and checksums to their devices, and routers join what comes in: the translators get
 /// superpackets with partial checksums from either side, and what leaves them is complete.
 #[test]
@@ -338,6 +361,16 @@ fn no_checksum_of_a_superpacket_is_wrong_after_it_was_cut() {
                 tcp_both_ways(host, server, SERVER, 8000 + u16::from(home.number), 4 * TCP_OCTETS);
                 let pair = UdpPair::new(host, server, SERVER, (46_401, 46_402 + u16::from(home.number)));
                 (0..UDP_SIZES).for_each(|size| pair.exchange(size));
+                // DF on, then off: then segments of more than 1280 octets of IPv6 are fragmented one by one.
+                for no_pmtu_discovery in ["0", "1"] {
+                    for node in [host, server] {
+                        node.sysctl("ipv4/ip_no_pmtu_disc", no_pmtu_discovery);
+                    }
+                    for segment in [1000, 1400] {
+                        burst(&pair.client, "", &pair.server, segment);
+                        burst(&pair.server, &pair.client_seen.to_string(), &pair.client, segment);
+                    }
+                }
             });
         }
     });
@@ -348,7 +381,7 @@ fn no_checksum_of_a_superpacket_is_wrong_after_it_was_cut() {
         let lan = name == "internet" || name.starts_with("lan");
         let ways = if lan { 1 } else { 2 };
         assert!(good.tcp >= mixes * ways * 4 * TCP_OCTETS / 1460, "{name}: {good:?}");
-        assert!(good.udp >= mixes * ways * UDP_SIZES, "{name}: {good:?}");
+        assert!(good.udp >= mixes * ways * (UDP_SIZES + 4 * BURST), "{name}: {good:?}");
         assert_eq!(good.superpackets > 0, lan, "{name}: {good:?}");
     }
     // From the server's device, and out of what the kernel joins on the CE's: fewer packets than segments.

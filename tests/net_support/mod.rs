@@ -116,6 +116,8 @@ pub struct World {
     pub br_daemon: Option<Daemon>,
     /// `icmp.rfc5837-object`.
     pub names_reporters: bool,
+    /// Further lines of every translator's configuration.
+    pub more: &'static str,
     pub files: Files,
 }
 
@@ -137,6 +139,7 @@ impl World {
             server: node(),
             br_daemon: None,
             names_reporters: false,
+            more: "",
             files,
         };
         let World { near, far, br, server, .. } = &world;
@@ -187,9 +190,10 @@ impl World {
     /// `mapt-br`, answering without a rate limit.
     pub fn start_br(&mut self) {
         let config = format!(
-            "role: br\nrules: rules.yaml\nsysctl: manage\nicmp: {{rfc6791-pool: [{}], originate: on, rfc5837-object: {}}}\n",
+            "role: br\nrules: rules.yaml\nsysctl: manage\nicmp: {{rfc6791-pool: [{}], originate: on, rfc5837-object: {}}}\n{}",
             BR_POOL.join(", "),
-            self.names_reporters
+            self.names_reporters,
+            self.more
         );
         let config = self.files.write("br.yaml", &config);
         self.br_daemon = Some(Daemon::start(&self.br, env!("CARGO_BIN_EXE_mapt-br"), &config));
@@ -201,11 +205,12 @@ impl World {
         let site = &mut self.sites[index];
         let config = format!(
             "role: ce\nrules: rules.yaml\nend-user-ipv6-prefix: {}\nsysctl: manage\nnapt: {{enabled: {}}}\n\
-             icmp: {{rfc6791-pool: [{}], originate: on, rfc5837-object: {}}}\n",
+             icmp: {{rfc6791-pool: [{}], originate: on, rfc5837-object: {}}}\n{}",
             site.home.end_user_prefix,
             site.home.napt,
             CE_POOL.join(", "),
-            self.names_reporters
+            self.names_reporters,
+            self.more
         );
         let config = self.files.write(&format!("ce{}.yaml", site.home.number), &config);
         site.daemon = Some(Daemon::start(&site.ce, env!("CARGO_BIN_EXE_mapt-ce"), &config));

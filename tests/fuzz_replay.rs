@@ -194,7 +194,12 @@ fn kinds4(src: &str, port: u16, dst: &str) -> Vec<(&'static str, Vec<u8>)> {
     let df = |packet: Vec<u8>| edit4(packet, |b| b[6] |= 0x40);
     let mut no_checksum = udp.clone();
     no_checksum[26..28].copy_from_slice(&[0, 0]);
-    let sctp = edit4(udp.clone(), |b| b[9] = 132);
+    let [sctp, dccp, udp_lite] = [132, 33, 136].map(|number| edit4(udp.clone(), |b| b[9] = number));
+    let mut tunnel = udp4(src, port, dst, 4789, b"VXLAN goes without");
+    tunnel[26..28].copy_from_slice(&[0, 0]);
+    // The payload becomes options: an MSS, at an odd offset.
+    let mut mss = tcp4(src, port, dst, 443, "S", &[1, 2, 4, 5, 180, 1, 1, 1]);
+    mss[32] = 0x70;
     let with_length =
         [&quoted[..], &[0; 128][..128 - quoted.len()], &[0x20, 0, 0xdf, 0xff, 0, 8, 1, 1, 0, 0, 0, 1]].concat();
     vec![
@@ -209,6 +214,10 @@ fn kinds4(src: &str, port: u16, dst: &str) -> Vec<(&'static str, Vec<u8>)> {
         ("echo-reply", echo4(src, dst, port, false, b"0123456789")),
         ("timestamp", icmp4(src, dst, 13, 0, [4, 210, 0, 1], &[0; 12])),
         ("sctp", sctp),
+        ("dccp", dccp),
+        ("udp-lite", udp_lite),
+        ("tunnel", tunnel),
+        ("tcp-syn-mss", mss),
         ("options", options4(&udp, &[1, 7, 3, 4])),
         ("source-route", options4(&udp, &[131, 7, 4, 198, 51, 100, 9, 0])),
         ("unreachable", icmp4(src, dst, 3, 3, [0; 4], &quoted)),
@@ -249,8 +258,17 @@ fn kinds6(src: &str, port: u16, dst: &str) -> Vec<(&'static str, Vec<u8>)> {
     let long = |len: usize| udp6(src, port, dst, 5001, &vec![0x5a; len]);
     let mut no_checksum = udp.clone();
     no_checksum[46..48].copy_from_slice(&[0, 0]);
-    let mut sctp = udp.clone();
-    sctp[6] = 132;
+    let [sctp, dccp, udp_lite] = [132, 33, 136].map(|number| {
+        let mut packet = udp.clone();
+        packet[6] = number;
+        packet
+    });
+    let mut tunnel = udp6(src, port, dst, 4789, b"VXLAN goes without");
+    tunnel[46..48].copy_from_slice(&[0, 0]);
+    let mut mss = tcp6(src, port, dst, 443, "S", &[1, 2, 4, 5, 180, 1, 1, 1]);
+    mss[52] = 0x70;
+    let with_length =
+        [&quoted[..], &[0; 128][..128 - quoted.len()], &[0x20, 0, 0xdf, 0xff, 0, 8, 1, 1, 0, 0, 0, 1]].concat();
     let mut hop1 = udp.clone();
     hop1[7] = 1;
     vec![
@@ -262,6 +280,10 @@ fn kinds6(src: &str, port: u16, dst: &str) -> Vec<(&'static str, Vec<u8>)> {
         ("echo-reply", echo6(src, dst, port, false, b"0123456789")),
         ("neighbour", icmp6(src, dst, 135, 0, [0; 4], &[0; 16])),
         ("sctp", sctp),
+        ("dccp", dccp),
+        ("udp-lite", udp_lite),
+        ("tunnel", tunnel),
+        ("tcp-syn-mss", mss),
         ("hop-by-hop", extended(&udp, &[(0, &[0, 0, 1, 4, 0, 0, 0, 0])])),
         (
             "extensions",
@@ -279,6 +301,7 @@ fn kinds6(src: &str, port: u16, dst: &str) -> Vec<(&'static str, Vec<u8>)> {
         ("time-exceeded", icmp6(src, dst, 3, 0, [0; 4], &inner_echo)),
         ("parameter-problem", icmp6(src, dst, 4, 0, [0, 0, 0, 24], &quoted)),
         ("next-header-problem", icmp6(src, dst, 4, 1, [0, 0, 0, 6], &quoted)),
+        ("multipart-error", icmp6(src, dst, 3, 0, [16, 0, 0, 0], &with_length)),
         ("quoted-fragment", icmp6(src, dst, 1, 0, [0; 4], &fragment6(&quoted, 0, true))),
         ("long", long(1400)),
         ("too-long", long(1452)),
@@ -401,6 +424,7 @@ fn br_seeds() -> Vec<(String, Vec<u8>)> {
     for (kind, packet) in kinds6(map, 1232, dmr) {
         let steps = [step(0, &packet), step(ANSWER, b""), step(0, &packet), step(ERROR, &[3, 4, 0, 0, 5, 0])];
         add(format!("from-customer-{kind}"), 0, steps.to_vec());
+        add(format!("from-customer-switches-{kind}"), 0x20, steps.to_vec());
     }
     for (kind, packet) in kinds4("203.0.113.5", 443, "192.0.2.18") {
         let mut to_set = packet;
@@ -409,6 +433,7 @@ fn br_seeds() -> Vec<(String, Vec<u8>)> {
         }
         let steps = [step(MEND, &to_set), step(ANSWER, b""), step(ERROR, &[11, 0, 0, 0, 0, 0])];
         add(format!("to-customer-{kind}"), 0, steps.to_vec());
+        add(format!("to-customer-switches-{kind}"), 0x21, steps.to_vec());
     }
     let (tcp, udp) = (tcp6(map, 1232, dmr, 443, "A", b""), udp6(map, 2257, dmr, 443, b""));
     for (kind, superpacket) in offloaded(&tcp, &udp, true) {
@@ -467,6 +492,7 @@ fn br_seeds() -> Vec<(String, Vec<u8>)> {
     ] {
         add(name.into(), 0, vec![step(0, &packet)]);
         add(format!("{name}-well-known"), 4, vec![step(0, &packet)]);
+        add(format!("{name}-switches"), 0x22, vec![step(0, &packet)]);
     }
     seeds
 }

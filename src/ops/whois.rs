@@ -110,26 +110,32 @@ fn by_ipv6(table: &RuleTable, addr: Ipv6Addr) -> Result<Owner, String> {
         ));
     }
     let nearest = nearest_ipv6(table, addr)
+        .first()
         .map(|rule| format!("; the nearest is {} of `{}`", rule.spec().rule_ipv6_prefix, rule.spec().name));
     Err(format!("{addr} belongs to no customer: no Rule IPv6 prefix covers it{}", nearest.unwrap_or_default()))
 }
 
-/// The rule whose IPv6 prefix has the most bits in common with an address.
-pub(super) fn nearest_ipv6(table: &RuleTable, addr: Ipv6Addr) -> Option<&Rule> {
-    let common = |rule: &&Rule| {
+/// The two rules whose IPv6 prefixes have the most bits in common with an address, the nearest first.
+pub(super) fn nearest_ipv6(table: &RuleTable, addr: Ipv6Addr) -> Vec<&Rule> {
+    nearest(table, |rule| {
         let prefix = rule.spec().rule_ipv6_prefix;
         (addr.to_bits() ^ prefix.addr().to_bits()).leading_zeros().min(prefix.prefix_len().into())
-    };
-    table.rules().iter().max_by_key(common)
+    })
 }
 
-/// The rule whose IPv4 prefix has the most bits in common with an address.
-pub(super) fn nearest_ipv4(table: &RuleTable, addr: Ipv4Addr) -> Option<&Rule> {
-    let common = |rule: &&Rule| {
+/// The two rules whose IPv4 prefixes have the most bits in common with an address, the nearest first.
+pub(super) fn nearest_ipv4(table: &RuleTable, addr: Ipv4Addr) -> Vec<&Rule> {
+    nearest(table, |rule| {
         let prefix = rule.spec().rule_ipv4_prefix;
         (addr.to_bits() ^ prefix.addr().to_bits()).leading_zeros().min(prefix.prefix_len().into())
-    };
-    table.rules().iter().max_by_key(common)
+    })
+}
+
+fn nearest(table: &RuleTable, common: impl Fn(&Rule) -> u32) -> Vec<&Rule> {
+    let first = table.rules().iter().max_by_key(|rule| common(rule));
+    let others = table.rules().iter().filter(|rule| !first.is_some_and(|first| std::ptr::eq(first, *rule)));
+    let second = others.max_by_key(|rule| common(rule));
+    first.into_iter().chain(second).collect()
 }
 
 fn customer(table: &RuleTable, prefix: Ipv6Prefix) -> Result<Customer, String> {
@@ -169,6 +175,7 @@ fn unmapped(table: &RuleTable, addr: Ipv4Addr, port: Option<u16>, why: Unmapped)
         ),
         _ => {
             let nearest = nearest_ipv4(table, addr)
+                .first()
                 .map(|rule| format!("; the nearest is {} of `{}`", rule.spec().rule_ipv4_prefix, rule.spec().name));
             format!("{addr} belongs to no customer: no Rule IPv4 prefix covers it{}", nearest.unwrap_or_default())
         }

@@ -73,8 +73,15 @@ impl Explainer {
                 lines.push(format!("held: it leaves behind its first fragment, or is dropped as fragment-timeout in {} s (`fragments.lifetime`)", self.fragments().lifetime.as_secs_f64()));
             }
             None => {
-                let cut = if packets.len() > 1 { format!(" as {} packets", packets.len()) } else { String::new() };
-                lines.push(format!("forwarded{cut}"));
+                let first =
+                    seen.as_ref().is_ok_and(|seen| seen.place.is_some_and(|place| place.offset == 0 && place.more));
+                lines.push(match (packets.len(), first) {
+                    (..=1, _) => "forwarded".into(),
+                    (many, false) => format!("forwarded as {many} packets"),
+                    (many, true) => {
+                        format!("forwarded; {many} packets leave: its own, and later fragments that waited for it")
+                    }
+                });
             }
         }
         let many = packets.len() > 1;

@@ -179,17 +179,17 @@ impl Explainer {
     }
 
     fn no_rule(&self, addr: IpAddr) -> String {
-        let what = match addr {
-            IpAddr::V4(addr) => {
-                let nearest = whois::nearest_ipv4(self.table(), addr);
-                nearest.map(|rule| format!("{addr}; the nearest is {}", words::rule(rule))).unwrap_or(addr.to_string())
-            }
-            IpAddr::V6(addr) => {
-                let nearest = whois::nearest_ipv6(self.table(), addr);
-                nearest.map(|rule| format!("{addr}; the nearest is {}", words::rule(rule))).unwrap_or(addr.to_string())
-            }
+        let nearest = match addr {
+            IpAddr::V4(addr) => whois::nearest_ipv4(self.table(), addr),
+            IpAddr::V6(addr) => whois::nearest_ipv6(self.table(), addr),
         };
-        format!("a rule whose prefix covers {what}")
+        let rules: Vec<String> = nearest.into_iter().map(words::rule).collect();
+        let nearest = match &rules[..] {
+            [] => "; there is no rule at all".into(),
+            [only] => format!("; the only one is {only}"),
+            rules => format!("; the nearest are {}", rules.join(" and ")),
+        };
+        format!("a rule whose prefix covers {addr}{nearest}")
     }
 
     fn port_excluded(&self, addr: IpAddr, port: Option<u16>, word: &str) -> String {
@@ -315,6 +315,7 @@ impl Explainer {
             (Some(id), _) => format!(", or `forwarding: true` in {}", words::rule(words::rule_of(self.table(), id))),
             (None, 0) => "; no rule is forwarding".into(),
             (None, _) => whois::nearest_ipv6(self.table(), addr)
+                .first()
                 .map(|rule| format!(", or in a forwarding rule, of which the nearest is {}", words::rule(rule)))
                 .unwrap_or_default(),
         };

@@ -182,9 +182,13 @@ impl Explainer {
             let name = table.name(customer.rule);
             steps.push(format!("{own} has the MAP address {address} by the Basic Mapping Rule `{name}`"));
         }
-        if let (true, Some(_), IpAddr::V4(reporter)) = (self.napt(), seen.inner(), seen.src) {
-            let own = customer.ipv4.addr();
-            steps.push(format!("behind NAPT44 whoever reports is {own}: so is {reporter} (RFC 5508 REQ-5)"));
+        if let (Some(_), IpAddr::V4(reporter)) = (seen.inner(), seen.src) {
+            let ours = customer.ipv4.addr();
+            if self.napt() {
+                steps.push(format!("behind NAPT44 whoever reports is {ours}: so is {reporter} (RFC 5508 REQ-5)"));
+            } else if !customer.ipv4.contains(reporter) {
+                steps.push(format!("{reporter}, which reports, is not in {}: {sender} stands for it", customer.ipv4));
+            }
         }
         // An echo has one identifier, and it is the customer's by now.
         let peer_port = if word == "identifier" { outside_port } else { receiver_port };

@@ -119,7 +119,7 @@ fn look(links: Vec<Link>) -> Vec<(String, Good)> {
     })
 }
 
-const FIELDS: [&str; 17] = [
+const FIELDS: [&str; 20] = [
     "frame.number",
     "frame.len",
     "ip.src",
@@ -137,6 +137,9 @@ const FIELDS: [&str; 17] = [
     "udp.srcport",
     "udp.checksum_coverage",
     "dccp.checksum.status",
+    "tcp.dstport",
+    "tcp.checksum",
+    "ip.ttl",
 ];
 
 /// Wireshark's words for a checksum.
@@ -170,7 +173,7 @@ fn tshark(name: &str, file: &std::path::Path, unfinished: Option<&str>) -> Good 
     for line in String::from_utf8(output.stdout).unwrap().lines() {
         let fields: Vec<Vec<&str>> = line.split('\t').map(|field| field.split(',').collect()).collect();
         // The packet itself; what an ICMP error quotes stands behind it.
-        let [_, len, src, more, offset, fragment6, header, tcp, udp, icmp, icmpv6, to, _, _, from, lite, dccp] =
+        let [_, len, src, more, offset, fragment6, header, tcp, udp, icmp, icmpv6, to, _, _, from, lite, dccp, _, _, _] =
             std::array::from_fn(|index| fields[index][0]);
         let frame = format!("{name}: frame {line:?} of {FIELDS:?}");
         if unfinished == Some(src) {

@@ -14,18 +14,36 @@ const HEADER: usize = 20;
 const MOST: usize = 40;
 
 /// The options of a TCP header with a lower MSS.
-pub(super) struct Lowered {
+struct Lowered {
     bytes: [u8; MOST],
     /// Octets that there are of them.
-    pub(super) len: usize,
+    len: usize,
     /// What that changes in the sum of the segment.
     delta: Sum,
 }
 
+/// Lowers the MSS of a SYN, whose 20 octets of header stand at `at` in the plan and whose options still belong to what
+/// stays behind it. A partial checksum does not cover them.
+#[cold]
+pub(super) fn clamp(
+    plan: &mut Plan,
+    at: usize,
+    tcp: &[u8],
+    header_len: usize,
+    params: &TranslationParams,
+    partial: bool,
+) {
+    let Some(new) = lowered(tcp, header_len, params) else { return };
+    plan.take_in(&new.bytes[..new.len]);
+    if !partial {
+        let sum = adjust(be16(plan.head(), at + 16), new.delta);
+        plan.patch(at + 16, sum.to_be_bytes());
+    }
+}
+
 /// Reads the options of a SYN, whose header should be `header_len` octets and is in `tcp` as far as a first fragment
 /// has it. `None` where nothing is above the limit. No option is ever added.
-#[cold]
-pub(super) fn lowered(tcp: &[u8], header_len: usize, params: &TranslationParams) -> Option<Lowered> {
+fn lowered(tcp: &[u8], header_len: usize, params: &TranslationParams) -> Option<Lowered> {
     let limit = params.mss_limit()?;
     let options = tcp.get(HEADER..header_len.min(tcp.len()))?;
     let mut new = Lowered { bytes: [0; MOST], len: options.len(), delta: Sum::ZERO };
@@ -53,17 +71,6 @@ pub(super) fn lowered(tcp: &[u8], header_len: usize, params: &TranslationParams)
         at += len;
     }
     changed.then_some(new)
-}
-
-impl Lowered {
-    /// Puts the options behind the 20 octets of TCP header at `at`. A partial checksum does not cover them.
-    pub(super) fn put(&self, plan: &mut Plan, at: usize, partial: bool) {
-        plan.put(&self.bytes[..self.len]);
-        if !partial {
-            let sum = adjust(be16(plan.head(), at + 16), self.delta);
-            plan.patch(at + 16, sum.to_be_bytes());
-        }
-    }
 }
 
 #[cfg(test)]

@@ -65,6 +65,14 @@ impl Plan {
         }
     }
 
+    /// Puts the first octets behind the new front into it, changed: `bytes` are as many as they were.
+    pub(super) fn take_in(&mut self, bytes: &[u8]) {
+        debug_assert!(bytes.len() <= self.tail);
+        self.put(bytes);
+        self.strip += bytes.len();
+        self.tail = self.tail.saturating_sub(bytes.len());
+    }
+
     /// Appends octets of any number to the new front.
     #[inline(always)]
     pub(super) fn put(&mut self, bytes: &[u8]) {

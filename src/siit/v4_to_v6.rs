@@ -3,7 +3,7 @@
 use std::net::Ipv6Addr;
 
 use super::fragment::Split;
-use super::mss::{self, Lowered};
+use super::mss;
 use super::params::traffic_class;
 use super::view::has_source_route;
 use super::{
@@ -45,16 +45,17 @@ pub fn plan<M: AddressMap>(
     let to = map.packet_v4_to_v6(&view.flow())?;
     let split = room(view, t)?;
 
-    let options = lowered_mss(&view.transport, &b[h.header_len..], t);
-    let copied = copied_len(&view.transport, h.protocol, h.payload_len()) + options.as_ref().map_or(0, |o| o.len);
+    let copied = copied_len(&view.transport, h.protocol, h.payload_len());
     plan.start(h.header_len + copied, h.payload_len() - copied);
     let fragment = if split.is_some() { None } else { h.fragment() };
     let class = traffic_class(h.tos, t.params.dscp_v4_to_v6);
     put_header(plan, class, h.payload_len(), h.protocol, hop_limit, &to, fragment);
     let at = plan.head().len();
     put_transport(plan, b, view, &to, t)?;
-    if let Some(options) = options {
-        options.put(plan, at, view.offload.is_some());
+    if let Transport::Tcp { flags, header_len, .. } = view.transport
+        && flags & mss::SYN != 0
+    {
+        mss::clamp(plan, at, &b[h.header_len..], header_len, &t.params, view.offload.is_some());
     }
     if let Some(o) = view.offload {
         // A wrong family here makes the kernel lose packets without a word.
@@ -79,15 +80,6 @@ pub(super) fn copied_len(transport: &Transport, number: u8, there: usize) -> usi
 #[inline(always)]
 fn has_checksum(number: u8) -> bool {
     matches!(number, protocol::DCCP | protocol::UDP_LITE)
-}
-
-/// The options of a SYN that announces more than fits.
-#[inline(always)]
-pub(super) fn lowered_mss(transport: &Transport, tcp: &[u8], t: &Translator) -> Option<Lowered> {
-    match *transport {
-        Transport::Tcp { flags, header_len, .. } if flags & mss::SYN != 0 => mss::lowered(tcp, header_len, &t.params),
-        _ => None,
-    }
 }
 
 /// RFC 7915 §4.1: too big with DF is refused, too big without is cut, unless it is an echo.

@@ -3,8 +3,9 @@
 use std::net::Ipv4Addr;
 
 use super::fragment::Split;
+use super::mss;
 use super::params::traffic_class;
-use super::v4_to_v6::{copied_len, lowered_mss, put_echo, put_other, put_tcp, put_udp};
+use super::v4_to_v6::{copied_len, put_echo, put_other, put_tcp, put_udp};
 use super::{
     AddressMap, Flow, Plan, Refusal, Translator, V6View, icmp_error, is_illegal_v4, is_illegal_v6, translated_offload,
 };
@@ -53,15 +54,16 @@ pub fn plan<M: AddressMap>(
     }
     let split = room(view, t)?;
 
-    let options = lowered_mss(&view.transport, &b[h.header_len..], t);
-    let copied = copied_len(&view.transport, h.protocol, h.payload_len()) + options.as_ref().map_or(0, |o| o.len);
+    let copied = copied_len(&view.transport, h.protocol, h.payload_len());
     plan.start(h.header_len + copied, h.payload_len() - copied);
     let tos = traffic_class(h.traffic_class, t.params.dscp_v6_to_v4);
     put_header(plan, tos, h.payload_len(), h.protocol, hop_limit, &to, Ident::of(view, t));
     let at = plan.head().len();
     put_transport(plan, b, view, &to);
-    if let Some(options) = options {
-        options.put(plan, at, view.offload.is_some());
+    if let Transport::Tcp { flags, header_len, .. } = view.transport
+        && flags & mss::SYN != 0
+    {
+        mss::clamp(plan, at, &b[h.header_len..], header_len, &t.params, view.offload.is_some());
     }
     if let Some(o) = view.offload {
         plan.set_offload(Some(translated_offload(o, h.header_len, at, &view.transport, VnetHdr::GSO_TCPV4)));

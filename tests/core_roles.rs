@@ -793,6 +793,51 @@ fn mtu5_without_df() {
     }
 }
 
+/// MTU-5, HDR-1: options of IPv4 are not in the result, so they do not count towards what fits.
+#[test]
+fn mtu5_options_do_not_count() {
+    for way in WAYS.into_iter().filter(|way| !way.v6) {
+        for (len, fits) in [(1280 - 48, true), (1280 - 47, false)] {
+            let mut bench = plain(way);
+            let make = Make { options: vec![1; 40], ..Make::new(UDP, 0, 0, len) };
+            let outcome = bench.handle(&bench.input(&make));
+            assert_eq!(outcome.packets.len(), if fits { 1 } else { 2 }, "{way:?} {len}");
+            outcome.packets.iter().for_each(|out| assert_valid(out));
+        }
+    }
+}
+
+/// MTU-5, FRAG-5: an echo without DF goes whole as long as the next hop takes it, and is never cut.
+#[test]
+fn mtu5_an_echo_is_not_cut() {
+    for way in WAYS.into_iter().filter(|way| !way.v6) {
+        for (len, fits) in [(1280 - 48, true), (1281 - 48, true), (1400 - 48, true), (1401 - 48, false)] {
+            let mut bench = mtus(way, 1400, 1500);
+            let make = Make::new(ECHO, 0, 0, len);
+            let outcome = bench.handle(&bench.input(&make));
+            if fits {
+                let out = outcome.forwarded();
+                assert_eq!(out, bench.output(&make, &out), "{way:?} {len}");
+            } else {
+                assert_eq!((outcome.reason(), outcome.reply), (DropReason::FragmentedIcmp, None), "{way:?} {len}");
+            }
+        }
+    }
+}
+
+/// HDR-9, P22: out of the generator comes every Identification but 0, and none much more often than another.
+#[test]
+fn hdr9_identifications() {
+    let random = mapt::siit::Randomness::new(7);
+    let mut seen = vec![0u16; 65_536];
+    for _ in 0..65_536 * 16 {
+        seen[usize::from(random.identification())] += 1;
+    }
+    assert_eq!(seen[0], 0);
+    // Poisson with mean 16, and a fixed seed; 1 has its own share and that of 0.
+    assert!(seen[2..].iter().all(|&n| (1..50).contains(&n)), "{:?}", seen[2..].iter().max());
+}
+
 /// P23, P24, SUM-6, FRAG-7, HDR tables: fragments keep place and identification; only the first one's header changes.
 #[test]
 fn p23_p24_fragments() {

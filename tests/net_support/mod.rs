@@ -16,7 +16,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use super::io_support::daemon::{Daemon, Files};
-use super::io_support::{Namespace, privileged, wait_for};
+use super::io_support::{Namespace, loudly, privileged, wait_for};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -41,7 +41,7 @@ pub fn ready(programs: &[&str]) -> bool {
     };
     let missing: Vec<_> = programs.iter().filter(|program| !there(program)).collect();
     if !missing.is_empty() {
-        eprintln!("\n*** SKIPPED: not installed: {missing:?}; `scripts/apt-install $(scripts/test-packages)` ***\n");
+        loudly(&format!("not installed: {missing:?}; `scripts/apt-install $(scripts/test-packages)`"));
     }
     let ready = privileged() && missing.is_empty();
     assert!(ready || std::env::var("CI").as_deref() != Ok("true"), "CI=true, and a test would be skipped: {missing:?}");

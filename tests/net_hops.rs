@@ -2,6 +2,9 @@
 mod io_support;
 mod net_support;
 
+use std::collections::BTreeSet;
+use std::sync::Mutex;
+
 use io_support::Namespace;
 use net_support::{BR_IPV4, BR_POOL, CE_POOL, NAPT, OWN, SERVER, SHARED, UdpPair, World, ready, run};
 
@@ -10,15 +13,18 @@ const PROGRAMS: [&str; 3] = ["ip", "traceroute", "mtr"];
 /// What may answer at one hop.
 type Hop<'a> = &'a [&'a str];
 
-/// traceroute by UDP, ICMP and TCP, and mtr, all at once.
-fn trace(name: &str, from: &Namespace, target: &str, path: &[Hop]) {
+/// traceroute by UDP, ICMP and TCP, and mtr, all at once; every address that answered goes to `seen`.
+fn trace(name: &str, from: &Namespace, target: &str, path: &[Hop], seen: &Mutex<BTreeSet<String>>) {
+    let note = |hops: &[Vec<&str>]| seen.lock().unwrap().extend(hops.iter().flatten().map(|&a| a.to_owned()));
     std::thread::scope(|scope| {
         for method in ["-U", "-I", "-T -p 4443", "--sport=45001 -U -p 45002 -N 1"] {
+            let note = &note;
             scope.spawn(move || {
                 let text = run(from, "traceroute", &format!("-n -4 -q 2 -w 3 -m 12 {method} {target}"));
                 // ` 3  192.0.0.9  0.4 ms 192.0.0.10  0.3 ms`
                 let hops: Vec<Vec<&str>> = text.lines().skip(1).map(|line| addresses(line).collect()).collect();
                 check(&format!("{name}: traceroute {method}"), &hops, path, &text);
+                note(&hops);
             });
         }
         scope.spawn(move || {
@@ -66,17 +72,22 @@ fn from_home_the_ce_names_the_ipv6_hops() {
         return;
     }
     let world = World::mapt("hops", &[SHARED, NAPT, OWN], 1500);
+    let seen = Mutex::default();
     std::thread::scope(|scope| {
+        let seen = &seen;
         for site in &world.sites {
             scope.spawn(move || {
                 let lan = format!("192.168.{}.1", site.home.number);
                 // CE in IPv4 and IPv6, near, far, BR in IPv6 and IPv4.
                 let pool: Hop = &CE_POOL;
                 let path: [Hop; 7] = [&[&lan], pool, pool, pool, pool, &[BR_IPV4], &[SERVER]];
-                trace(site.home.ipv4, &site.host, SERVER, &path);
+                trace(site.home.ipv4, &site.host, SERVER, &path, seen);
             });
         }
     });
+    // Drawn at random a hundred times.
+    let seen = seen.into_inner().unwrap();
+    assert!(CE_POOL.iter().all(|&address| seen.contains(address)), "{seen:?}");
     world.nothing_refused();
 }
 
@@ -90,7 +101,11 @@ fn from_the_server_the_br_names_the_ipv6_hops() {
     let pool: Hop = &BR_POOL;
     // The CE has no IPv4 address that means anything outside, and reports as the host behind it.
     let path: [Hop; 7] = [&[BR_IPV4], pool, pool, pool, pool, &[OWN.ipv4], &[OWN.ipv4]];
-    trace("from the server", &world.server, OWN.ipv4, &path);
+    let seen = Mutex::default();
+    trace("from the server", &world.server, OWN.ipv4, &path, &seen);
+    // Drawn at random thirty times.
+    let seen = seen.into_inner().unwrap();
+    assert!(BR_POOL.iter().all(|&address| seen.contains(address)), "{seen:?}");
     world.nothing_refused();
 }
 

@@ -29,7 +29,7 @@ pub const BR_IPV4: &str = "198.51.100.1";
 /// The BR's addresses for errors of IPv6 routers (RFC 6791); the CE has others, so that one can tell who translated.
 pub const BR_POOL: [&str; 2] = ["203.0.113.252", "203.0.113.253"];
 /// The CE's.
-pub const CE_POOL: [&str; 3] = ["192.0.0.8", "192.0.0.9", "192.0.0.10"];
+pub const CE_POOL: [&str; 3] = ["192.0.0.9", "192.0.0.10", "192.0.0.11"];
 /// What an IPv4 packet may measure so that its translation fits 1500 octets.
 pub const IPV4_MTU: usize = 1480;
 

@@ -47,14 +47,14 @@ pub struct Pass {
 /// Stops a fragment that has no leave to pass; gives a later one its ports.
 #[inline(always)]
 pub fn admit_v4(view: &mut V4View, pass: Option<Pass>) -> Result<(), Stop> {
-    if view.header.mf || view.header.offset != 0 {
-        let Some(pass) = pass else { return Err(Stop::Fragment) };
-        if let Transport::Later { ports } = &mut view.transport {
-            *ports = pass.ports;
+    let is_fragment = view.header.mf || view.header.offset != 0;
+    match pass {
+        None if is_fragment => return Err(Stop::Fragment),
+        Some(pass) if is_fragment => {
+            set_ports(&mut view.transport, pass);
+            view.header.id = pass.id.unwrap_or(view.header.id);
         }
-        if let Some(id) = pass.id {
-            view.header.id = id;
-        }
+        _ => {}
     }
     Ok(())
 }
@@ -62,13 +62,25 @@ pub fn admit_v4(view: &mut V4View, pass: Option<Pass>) -> Result<(), Stop> {
 /// Stops a fragment that has no leave to pass; gives a later one its ports. Atomic fragments are whole packets.
 #[inline(always)]
 pub fn admit_v6(view: &mut V6View, pass: Option<Pass>) -> Result<(), Stop> {
-    if view.header.fragment.is_some_and(|f| !f.is_atomic()) {
-        let Some(pass) = pass else { return Err(Stop::Fragment) };
-        if let Transport::Later { ports } = &mut view.transport {
-            *ports = pass.ports;
-        }
+    // Almost nobody has a Fragment header: what it says is looked at elsewhere.
+    if view.header.fragment.is_none() { Ok(()) } else { admit_fragment_header(view, pass) }
+}
+
+#[cold]
+#[inline(never)]
+fn admit_fragment_header(view: &mut V6View, pass: Option<Pass>) -> Result<(), Stop> {
+    match pass {
+        None if view.real_fragment().is_some() => return Err(Stop::Fragment),
+        Some(pass) => set_ports(&mut view.transport, pass),
+        None => {}
     }
     Ok(())
+}
+
+fn set_ports(transport: &mut Transport, pass: Pass) {
+    if let Transport::Later { ports } = transport {
+        *ports = pass.ports;
+    }
 }
 
 /// A role as far as fragments need it.

@@ -133,7 +133,7 @@ drop_reasons! {
     FragmentTimeout "fragment-timeout" "RFC 7599 §10.2, RFC 6146 §4" Answer::SILENT,
         "The fragment was held until it was too old: the first one of its packet never came.";
     FragmentIllegal "fragment-illegal" "RFC 1858 §2.1" Answer::SILENT,
-        "The fragment reaches beyond 65,535 octets, is no multiple of 8, or hides its transport header.";
+        "The fragment is empty, reaches beyond 65,535 octets, is no multiple of 8, or hides its transport header.";
     ProtocolWithoutPort "protocol-without-port" "RFC 7599 §8.4" Answer::both((3, 13), (1, 1)),
         "The transport protocol has no port, and the address is shared.";
     ProtocolIllegal "protocol-illegal" "RFC 7915 §4.1" Answer::SILENT,

@@ -899,6 +899,7 @@ fn frag3_fragments_that_cannot_be() {
         ("one over the checksum of the first", packet(16, false, 64)),
         ("not a multiple of 8", packet(0, true, 61)),
         ("nothing, and more of it", packet(64, true, 0)),
+        ("nothing at the end", packet(64, false, 0)),
         ("ping of death", packet(65_528, false, 64)),
     ];
     for (what, packet) in cases {

@@ -310,7 +310,8 @@ fn is_extension(next: u8) -> bool {
 /// Offsets count in 8 octets, and no fragment may reach beyond 65,535 (ping of death).
 fn check_fragment(f: Fragment, len: usize) -> Result<(), WireError> {
     let ragged = f.more && !len.is_multiple_of(8);
-    let empty = f.more && len == 0;
+    // Receivers throw away a piece of nothing; here it would be held for nothing.
+    let empty = !f.is_atomic() && len == 0;
     if ragged || empty || f.offset as usize + len > 65_535 { Err(WireError::Fragment) } else { Ok(()) }
 }
 

@@ -160,7 +160,8 @@ impl Packet4 {
 }
 
 fn check_piece(f: Piece, announced: usize, faults: &mut Vec<DropReason>) {
-    if (f.more && (!announced.is_multiple_of(8) || announced == 0)) || f.offset + announced > 65535 {
+    let is_piece = f.more || f.offset > 0;
+    if (f.more && !announced.is_multiple_of(8)) || (is_piece && announced == 0) || f.offset + announced > 65535 {
         faults.push(DropReason::FragmentIllegal);
     }
 }

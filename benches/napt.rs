@@ -6,25 +6,41 @@ use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use mapt::map::port_set::{PortParams, PortSet, Psid};
-use mapt::napt::{Inside, Napt, Outside, Protocol, TcpFlags, Timers};
+use mapt::napt::{Inside, Napt, NaptParams, Outside, Protocol, Remote, Segment, TcpFlags, Timers};
 
 const ADDR: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 18);
 const START: Duration = Duration::from_secs(1);
-const ACK: TcpFlags = TcpFlags { syn: false, ack: true, fin: false, rst: false };
+const ACK: Segment =
+    Segment { flags: TcpFlags { syn: false, ack: true, fin: false, rst: false }, seq: 9000, ack: 5000, len: 1400 };
+const SYN: Segment =
+    Segment { flags: TcpFlags { syn: true, ack: false, fin: false, rst: false }, seq: 9000, ack: 0, len: 0 };
+const SERVER: Remote = Remote { addr: Ipv4Addr::new(10, 2, 3, 4), port: 443 };
 
 fn inside(n: usize) -> Inside {
     Inside { addr: Ipv4Addr::from(0xc0a8_0100 + (n / 4096) as u32), port: 20_000 + (n % 4096) as u16 }
 }
 
-/// A NAPT with `count` established TCP mappings, its endpoints in random order.
-fn filled(count: usize) -> (Napt<Inside>, Vec<(Inside, Outside)>) {
-    let mut napt = Napt::new(ADDR, PortSet::ALL, Timers::default(), 99);
+/// One of a hundred servers.
+fn server(n: usize) -> Remote {
+    Remote { addr: Ipv4Addr::from(0x0a00_0001 + (n % 100) as u32), port: 443 }
+}
+
+fn set_252() -> PortSet {
+    PortParams::new(6, 8).unwrap().port_set(Psid(0x34)).unwrap()
+}
+
+/// A NAPT with `count` established TCP flows, its endpoints in random order.
+fn filled(count: usize, ports: PortSet) -> (Napt<Inside>, Vec<(Inside, Outside, Remote)>) {
+    let params = NaptParams { max_flows: 1_048_576, ..NaptParams::default() };
+    let mut napt = Napt::new(ADDR, ports, &params, 99);
     let mut flows = Vec::new();
     for n in 0..count {
-        let proposal = napt.propose_outbound(Protocol::Tcp, inside(n), START).unwrap();
-        napt.commit_outbound(proposal, ACK, START);
-        napt.commit_inbound(napt.propose_inbound(Protocol::Tcp, proposal.outside, START).unwrap(), ACK, START);
-        flows.push((proposal.inside, proposal.outside));
+        let remote = server(n);
+        let proposal = napt.propose_outbound(Protocol::Tcp, inside(n), remote, START).unwrap();
+        napt.commit_outbound(proposal, Some(&ACK), START);
+        let back = napt.propose_inbound(Protocol::Tcp, proposal.outside, remote, START).unwrap();
+        napt.commit_inbound(back, Some(&ACK), START);
+        flows.push((proposal.inside, proposal.outside, remote));
     }
     let mut x = 0x9e37_79b9_7f4a_7c15u64;
     for i in (1..flows.len()).rev() {
@@ -36,29 +52,37 @@ fn filled(count: usize) -> (Napt<Inside>, Vec<(Inside, Outside)>) {
     (napt, flows)
 }
 
-/// Propose and commit of a packet on an existing mapping, at a million packets a second.
+/// Propose and commit of a packet on an existing flow, at a million packets a second.
 fn existing(c: &mut Criterion) {
     let mut group = c.benchmark_group("napt/existing");
     group.throughput(Throughput::Elements(1));
-    for count in [1_000, 60_000] {
-        let (mut napt, flows) = filled(count);
+    let cases = [
+        ("1000", 1_000, PortSet::ALL),
+        ("100000", 100_000, PortSet::ALL),
+        ("1000000", 1_000_000, PortSet::ALL),
+        ("10000-on-252-ports", 10_000, set_252()),
+    ];
+    for (name, count, ports) in cases {
+        let (mut napt, flows) = filled(count, ports);
         let mut now = START;
         let mut at = 0;
-        group.bench_function(format!("outbound/{count}"), |b| {
+        group.bench_function(format!("outbound/{name}"), |b| {
             b.iter(|| {
                 at = if at + 1 == flows.len() { 0 } else { at + 1 };
                 now += Duration::from_micros(1);
-                let proposal = napt.propose_outbound(Protocol::Tcp, flows[black_box(at)].0, now).unwrap();
-                napt.commit_outbound(proposal, ACK, now);
+                let (inside, _, remote) = flows[black_box(at)];
+                let proposal = napt.propose_outbound(Protocol::Tcp, inside, remote, now).unwrap();
+                napt.commit_outbound(proposal, Some(&ACK), now);
                 black_box(proposal.outside.port)
             })
         });
-        group.bench_function(format!("inbound/{count}"), |b| {
+        group.bench_function(format!("inbound/{name}"), |b| {
             b.iter(|| {
                 at = if at + 1 == flows.len() { 0 } else { at + 1 };
                 now += Duration::from_micros(1);
-                let proposal = napt.propose_inbound(Protocol::Tcp, flows[black_box(at)].1, now).unwrap();
-                napt.commit_inbound(proposal, ACK, now);
+                let (_, outside, remote) = flows[black_box(at)];
+                let proposal = napt.propose_inbound(Protocol::Tcp, outside, remote, now).unwrap();
+                napt.commit_inbound(proposal, Some(&ACK), now);
                 black_box(proposal.inside.port)
             })
         });
@@ -66,30 +90,48 @@ fn existing(c: &mut Criterion) {
     group.finish();
 }
 
-/// A life: a new mapping and the expiry of an old one, with `count` alive.
+/// A life: a new flow and the expiry of an old one, with `count` alive.
 fn churn(c: &mut Criterion) {
     let mut group = c.benchmark_group("napt/new-and-expire");
     group.throughput(Throughput::Elements(1));
-    let small = PortParams::new(6, 8).unwrap().port_set(Psid(0x34)).unwrap();
-    for (name, ports, count) in [("252-port-set", small, 200u32), ("whole-address", PortSet::ALL, 60_000)] {
-        // One new mapping a tick of a quarter of a second, each living `count` ticks.
+    let cases = [("252-port-set", set_252(), 200u32), ("whole-address", PortSet::ALL, 60_000)];
+    for (name, ports, count) in cases {
+        // One new flow a tick of a quarter of a second, each living `count` ticks.
         let timers = Timers { udp: Duration::from_millis(250) * count, ..Timers::default() };
-        let mut napt = Napt::new(ADDR, ports, timers, 99);
+        let mut napt = Napt::new(ADDR, ports, &NaptParams { timers, ..NaptParams::default() }, 99);
         let mut now = START;
         let mut n = 0;
         let mut step = |napt: &mut Napt<Inside>| {
             n = (n + 1) % 1_000_000;
             now += Duration::from_millis(250);
             napt.handle_timeout(now);
-            let proposal = napt.propose_outbound(Protocol::Udp, inside(n), now).unwrap();
-            napt.commit_outbound(proposal, TcpFlags::default(), now);
+            let proposal = napt.propose_outbound(Protocol::Udp, inside(n), SERVER, now).unwrap();
+            napt.commit_outbound(proposal, None, now);
         };
         (0..2 * count).for_each(|_| step(&mut napt));
-        assert_eq!(napt.mappings(Protocol::Udp), count as usize);
+        assert_eq!(napt.flows(Protocol::Udp), count as usize);
         group.bench_function(name, |b| b.iter(|| step(&mut napt)));
     }
     group.finish();
 }
 
-criterion_group!(benches, existing, churn);
+/// A new TCP flow where none fits, in place of one that a minute of silence has made the oldest unanswered.
+fn scarce(c: &mut Criterion) {
+    let mut group = c.benchmark_group("napt/new-when-scarce");
+    group.throughput(Throughput::Elements(1));
+    let mut napt = Napt::new(ADDR, set_252(), &NaptParams::default(), 99);
+    let (mut now, mut n) = (START, 0);
+    let mut step = |napt: &mut Napt<Inside>| {
+        n = (n + 1) % 1_000_000;
+        now += Duration::from_secs(60) / 252;
+        let proposal = napt.propose_outbound(Protocol::Tcp, inside(n), SERVER, now).unwrap();
+        napt.commit_outbound(proposal, Some(&SYN), now);
+    };
+    (0..1000).for_each(|_| step(&mut napt));
+    assert_eq!(napt.flows(Protocol::Tcp), 252);
+    group.bench_function("252-port-set", |b| b.iter(|| step(&mut napt)));
+    group.finish();
+}
+
+criterion_group!(benches, existing, churn, scarce);
 criterion_main!(benches);

@@ -81,7 +81,7 @@ fn ce() -> Ce {
         fragments: Default::default(),
         rewrite_identification: false,
         napt: true,
-        timers: Default::default(),
+        napt_params: Default::default(),
         seed: 7,
     };
     Ce::new(&provisioning(appendix_a(), Some("2001:db8:12:3400::/56")), &params)

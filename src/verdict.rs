@@ -176,8 +176,10 @@ drop_reasons! {
         "The CE has no End-user IPv6 prefix or no rule for it.";
     NaptNoMapping "napt-no-mapping" "RFC 5508 REQ-4, RFC 4787 §5" Answer::SILENT,
         "No host of the home has a mapping for this port.";
+    NaptFiltered "napt-filtered" "RFC 4787 §5, RFC 5382 §4.3" Answer::SILENT,
+        "The port is in use, but not towards whoever sent this.";
     NaptExhausted "napt-exhausted" "RFC 5508 REQ-8" Answer::v4(3, 13),
-        "Every port of the customer's set is in use.";
+        "Every port of the customer's set is in use towards this destination, or the NAPT has all the flows it may.";
     NaptUnsupported "napt-unsupported" "RFC 7599 §8.1" Answer::v4(3, 13),
         "The protocol has no port that NAPT44 could translate.";
 }

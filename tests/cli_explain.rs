@@ -672,6 +672,18 @@ fn cases() -> Vec<Case> {
             ],
         ),
         case(
+            "napt-filtered",
+            ONE_PORT.into(),
+            &[
+                udp4("192.168.1.2", 5000, "10.2.3.4", 53, b"x"),
+                udp6("2001:db8:ffff:0:a:203:500:0", 80, "2001:db8:12:3400:0:c000:212:3400", 13_312, b"x"),
+            ],
+            &[
+                "a UDP packet of the home to 10.2.3.5 port 80 before it, from the inside endpoint that has port 13312, not longer ago than 300 s",
+                "another `napt.filtering`",
+            ],
+        ),
+        case(
             "napt-exhausted",
             ONE_PORT.into(),
             &[udp4("192.168.1.2", 5000, "10.2.3.4", 53, b"x"), udp4("192.168.1.3", 5001, "10.2.3.4", 53, b"x")],

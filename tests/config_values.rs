@@ -1,7 +1,7 @@
 //! What a daemon's file means: defaults, every key, the sample files.
 use mapt::config::{Config, Document, Role, RoutesConfig, RuleSet, Sysctl, TunConfig};
 use mapt::frag::FragParams;
-use mapt::napt::Timers;
+use mapt::napt::{Filter, Filtering, NaptParams, Sharing, Timers};
 use mapt::reply::{IcmpParams, Originate};
 use mapt::siit::{MssClamp, Mtu, PortList, TranslationParams, UdpZeroChecksum};
 use std::fs;
@@ -54,7 +54,7 @@ fn the_smallest_ce() {
     assert_eq!(prefix.0.to_string(), "2001:db8:12:3400::/56");
     let Role::Ce(params) = config.role else { panic!("a CE") };
     assert!(params.napt && params.check_interface_id);
-    assert_eq!(params.timers, Timers::default());
+    assert_eq!(params.napt_params, NaptParams::default());
     // A CE without a prefix idles.
     assert_eq!(parse("role: ce\nrules: rules.yaml\n").provisioning.end_user_prefix, None);
 }
@@ -77,7 +77,7 @@ fn the_full_samples_say_the_defaults() {
     assert_eq!((&full.tun.name, full.tun.ipv4_address), (&small.tun.name, small.tun.ipv4_address));
     let (Role::Ce(full), Role::Ce(small)) = (full.role, small.role) else { panic!("CEs") };
     assert_eq!((full.translation, full.check_interface_id), (small.translation, small.check_interface_id));
-    assert_eq!((full.napt, full.timers), (small.napt, small.timers));
+    assert_eq!((full.napt, full.napt_params), (small.napt, small.napt_params));
     assert_eq!((full.fragments, full.rewrite_identification), (FragParams::CE, false));
     assert_eq!(small.fragments, FragParams::CE);
     assert_eq!((full.icmp.originate, &full.icmp.rfc6791_pool), (small.icmp.originate, &small.icmp.rfc6791_pool));
@@ -96,7 +96,7 @@ sysctl: manage
 mtu: {ipv6: 65535, ipv4: 68, lowest-ipv6: 1400}
 icmp: {rfc6791-pool: [203.0.113.9, 203.0.113.8/31, 198.51.100.1], originate: off, ipv6-source: '2001:db8::1', rfc5837-object: true}
 fragments: {lifetime: 3, packets: 100, held-octets: 2000, rewrite-identification: true}
-napt: {enabled: false, timers: {udp: 120, tcp-established: 7441, tcp-transitory: 10, icmp: 61}}
+napt: {enabled: false, max-flows: 2000, sharing: {threshold: 30, tcp: [443, 80], udp: [53]}, filtering: {udp: endpoint-independent}, timers: {udp: 120, tcp-established: 7441, tcp-transitory: 10, icmp: 61}}
 udp-zero-checksum: forward
 udp-zero-checksum-ports: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 65535]
 tcp-mss-clamp: 536
@@ -137,7 +137,27 @@ state-directory: state
     let seconds = Duration::from_secs;
     let timers =
         Timers { udp: seconds(120), tcp_established: seconds(7441), tcp_transitory: seconds(10), icmp: seconds(61) };
-    assert_eq!(params.timers, timers);
+    let sharing = Sharing { threshold: 30, tcp: vec![443, 80], udp: vec![53] };
+    let filtering = Filtering { tcp: None, udp: Some(Filter::EndpointIndependent) };
+    assert_eq!(params.napt_params, NaptParams { timers, max_flows: 2000, sharing, filtering });
+}
+
+#[test]
+fn the_filters_words() {
+    let filtering =
+        |value: &str| match parse(&format!("role: ce\nrules: rules.yaml\nnapt: {{filtering: {value}}}\n")).role {
+            Role::Ce(params) => params.napt_params.filtering,
+            Role::Br(_) => panic!("a CE"),
+        };
+    for (word, filter) in [
+        ("endpoint-independent", Filter::EndpointIndependent),
+        ("address-dependent", Filter::AddressDependent),
+        ("address-and-port-dependent", Filter::AddressAndPortDependent),
+    ] {
+        assert_eq!(filtering(word), Filtering { tcp: Some(filter), udp: Some(filter) });
+        assert_eq!(filtering(&format!("{{tcp: {word}}}")), Filtering { tcp: Some(filter), udp: None });
+    }
+    assert_eq!(filtering("{}"), Filtering::default());
 }
 
 #[test]

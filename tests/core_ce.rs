@@ -14,7 +14,7 @@ use mapt::br::Br;
 use mapt::ce::{Ce, CeParams};
 use mapt::engine::Engine;
 use mapt::map::{Dmr, Provisioning, RuleSpec};
-use mapt::napt::Protocol;
+use mapt::napt::{Filter, Filtering, Protocol};
 use mapt::reply::Originate;
 use mapt::siit::{MssClamp, Mtu, PortList, TranslationParams};
 use mapt::verdict::{Direction, DropReason, Verdict};
@@ -113,7 +113,7 @@ fn ce1_out_and_back() {
     assert_valid(&back);
     assert_eq!(tuple(&back), (SERVER4.into(), 443, HOST.into(), 40_000));
     for (protocol, count) in [(Protocol::Udp, 1), (Protocol::Tcp, 1), (Protocol::Icmp, 0)] {
-        assert_eq!(ce.mappings(protocol), count);
+        assert_eq!(ce.ports_in_use(protocol), count);
     }
 }
 
@@ -173,7 +173,7 @@ fn p39_the_port_set_is_used_up() {
     while ce.poll_timeout().is_some_and(|at| at <= later) {
         ce.handle_timeout(later);
     }
-    assert_eq!(ce.mappings(Protocol::Udp), 0);
+    assert_eq!(ce.ports_in_use(Protocol::Udp), 0);
     assert_eq!(handle_at(&mut ce, &late, later).verdict, Verdict::Forward);
 }
 
@@ -209,13 +209,13 @@ fn a_dropped_packet_takes_no_port() {
     assert_eq!(word(&outcome.reply.unwrap(), 26), 1480);
     let zero = Make { place: Place::First(40), ..Make::new(Kind::Udp { zero: true, slack: 0 }, 40_000, 53, 500) };
     assert_eq!(handle(&mut ce, &zero.v4(a4(HOST), a4(SERVER4))).reason(), DropReason::UdpChecksumZero);
-    assert_eq!(ce.mappings(Protocol::Udp), 0);
+    assert_eq!(ce.ports_in_use(Protocol::Udp), 0);
     open(&mut ce, &udp4(HOST, 40_000, SERVER4, 53, b""));
     // It would be kept alive until 500 s by this one.
     let at = |seconds| NOW + Duration::from_secs(seconds);
     assert_eq!(handle_at(&mut ce, &too_big, at(200)).reason(), DropReason::TooBig);
     ce.handle_timeout(at(301));
-    assert_eq!(ce.mappings(Protocol::Udp), 0);
+    assert_eq!(ce.ports_in_use(Protocol::Udp), 0);
 }
 
 /// NAT-5, NAT-13: mappings live for their time; outbound packets keep them, inbound ones and errors do not.
@@ -294,7 +294,7 @@ fn mtu5_a_large_packet_of_the_home_is_cut() {
     let counters = counters.direction(Direction::V4ToV6);
     assert_eq!((counters.received.packets, counters.forwarded.packets), (1, 1));
     assert_eq!(counters.forwarded.octets, outcome.packets.iter().map(|p| p.len() as u64).sum::<u64>());
-    assert_eq!(ce.mappings(Protocol::Udp), 1);
+    assert_eq!(ce.ports_in_use(Protocol::Udp), 1);
 }
 
 // ICMP errors.
@@ -488,6 +488,117 @@ fn p15_errors_of_others_without_napt() {
     }
 }
 
+/// A TCP segment of the home or of the server, with its numbers.
+fn segment(
+    v6: bool,
+    (src, sport): (&str, u16),
+    (dst, dport): (&str, u16),
+    letters: &str,
+    seq: u32,
+    ack: u32,
+) -> Vec<u8> {
+    let mut packet =
+        if v6 { tcp6(src, sport, dst, dport, letters, b"") } else { tcp4(src, sport, dst, dport, letters, b"") };
+    let at = if v6 { 40 } else { 20 };
+    packet[at + 4..at + 8].copy_from_slice(&seq.to_be_bytes());
+    packet[at + 8..at + 12].copy_from_slice(&ack.to_be_bytes());
+    let (head, upper) = packet.split_at_mut(at);
+    match v6 {
+        true => complete(upper, 6, &head[8..24], &head[24..40]),
+        false => complete(upper, 6, &head[12..16], &head[16..20]),
+    }
+    packet
+}
+
+/// CE-14, NAT-6: on a shared address only addresses that the home sends to may send to a port of its own; by option
+/// anybody may, or only the very endpoint. What is filtered is dropped silently, counted, and keeps nothing alive.
+#[test]
+fn ce14_filtering() {
+    const OTHER: &str = "2001:db8:ffff:0:a:203:500:0";
+    let of = |filter| Filtering { tcp: filter, udp: filter };
+    for (filter, [port, addr]) in [
+        (None, [true, false]),
+        (Some(Filter::EndpointIndependent), [true, true]),
+        (Some(Filter::AddressDependent), [true, false]),
+        (Some(Filter::AddressAndPortDependent), [false, false]),
+    ] {
+        let mut ce = ce_of(&ours(), |p| p.napt_params.filtering = of(filter));
+        let udp = open(&mut ce, &udp4(HOST, 40_000, SERVER4, 53, b""));
+        let tcp = open(&mut ce, &tcp4(HOST, 40_000, SERVER4, 443, "S", b""));
+        for (src, sport, admitted) in [(SERVER, 53, true), (SERVER, 54, port), (OTHER, 53, addr)] {
+            let outcome = handle(&mut ce, &udp6(src, sport, OWN, udp, b""));
+            let expected = if admitted { Verdict::Forward } else { outcome.verdict };
+            assert_eq!(outcome.verdict, expected);
+            if !admitted {
+                assert_eq!((outcome.reason(), outcome.reply), (DropReason::NaptFiltered, None), "{src} {sport}");
+            }
+        }
+        let unsolicited = handle(&mut ce, &tcp6(OTHER, 9999, OWN, tcp, "S", b""));
+        assert_eq!(unsolicited.verdict == Verdict::Forward, addr);
+        // An error about a packet that the home never sent is filtered like an answer to it.
+        let error = icmp6(OTHER, OWN, 1, 4, [0; 4], &udp6(OWN, udp, OTHER, 53, b""));
+        assert_eq!(handle(&mut ce, &error).verdict == Verdict::Forward, addr);
+        let counters = ce.counters().snapshot();
+        let filtered = counters.direction(Direction::V6ToV4).dropped[DropReason::NaptFiltered as usize].packets;
+        assert_eq!(filtered, u64::from(!port) + 3 * u64::from(!addr));
+        assert_eq!((ce.flows(Protocol::Udp), ce.flows(Protocol::Tcp)), (1, 1), "strangers make no state");
+        let at = |seconds| NOW + Duration::from_secs(seconds);
+        handle_at(&mut ce, &udp6(OTHER, 53, OWN, udp, b""), at(299));
+        ce.handle_timeout(at(301));
+        assert_eq!(ce.ports_in_use(Protocol::Udp), 0);
+    }
+}
+
+/// NAT-2, P39: when ports are few, two hosts share one towards different servers, and each gets its own answers and
+/// its own errors.
+#[test]
+fn p39_shared_ports() {
+    let mut ce = ce();
+    let server = |n: u16| (format!("10.9.0.{n}"), format!("2001:db8:ffff:0:a:900:{n:x}00:0"));
+    let mut ports = BTreeMap::<u16, Vec<u16>>::new();
+    for n in 0..1000u16 {
+        let (server4, _) = server(1 + n % 200);
+        let port = open(&mut ce, &udp4(&format!("192.168.1.{}", n % 7), 20_000 + n, &server4, 53, b""));
+        ports.entry(port).or_default().push(n);
+    }
+    assert_eq!((ports.len(), ce.ports_in_use(Protocol::Udp), ce.flows(Protocol::Udp)), (252, 252, 1000));
+    assert!(ports.values().filter(|flows| flows.len() > 1).count() > 100);
+    for (port, flows) in ports {
+        for n in flows {
+            let (server4, server6) = server(1 + n % 200);
+            let home = format!("192.168.1.{}", n % 7);
+            let answer = handle(&mut ce, &udp6(&server6, 53, OWN, port, b"")).forwarded();
+            assert_eq!(tuple(&answer), (server4.clone(), 53, home.clone(), 20_000 + n));
+            let error = icmp6(&server6, OWN, 1, 4, [0; 4], &udp6(OWN, port, &server6, 53, b""));
+            assert_eq!(tuple(&handle(&mut ce, &error).forwarded()).2, home);
+            // And the home's errors about what it received leave with the port that they are about.
+            let complaint = icmp4(&home, &server4, 3, 3, [0; 4], &answer);
+            let out = handle(&mut ce, &complaint).forwarded();
+            assert_eq!(out[48..], udp6(&server6, 53, OWN, port, b""));
+        }
+    }
+}
+
+/// NAT-19: the numbers of a reset are read out of the packet, both families; it is translated in any case.
+#[test]
+fn nat19_a_forged_reset() {
+    let at = |seconds| NOW + Duration::from_secs(seconds);
+    for (forged, ends) in [(77_777_777, 7440), (9001, 240)] {
+        let mut ce = ce();
+        let port = open(&mut ce, &segment(false, (HOST, 40_000), (SERVER4, 443), "S", 1000, 0));
+        let answer = segment(true, (SERVER, 443), (OWN, port), "SA", 9000, 1001);
+        assert_valid(&handle(&mut ce, &answer).forwarded());
+        handle(&mut ce, &segment(false, (HOST, 40_000), (SERVER4, 443), "A", 1001, 9001)).forwarded();
+        let reset = handle(&mut ce, &segment(true, (SERVER, 443), (OWN, port), "R", forged, 0)).forwarded();
+        assert_valid(&reset);
+        assert_eq!(tuple(&reset), (SERVER4.into(), 443, HOST.into(), 40_000));
+        for (seconds, flows) in [(ends - 1, 1), (ends, 0)] {
+            ce.handle_timeout(at(seconds));
+            assert_eq!(ce.flows(Protocol::Tcp), flows, "{forged} {seconds}");
+        }
+    }
+}
+
 // Neighbours.
 
 /// P42, RULE-17, CE-10: CE to CE by a Forwarding Mapping Rule, without the BR; both behind their NAPTs.
@@ -501,10 +612,13 @@ fn p42_ce_to_ce_by_fmr() {
     let out = handle(&mut a, &udp4(HOST, 40_000, NEIGHBOUR4, b_port, b"hello")).forwarded();
     let (src, a_port, dst, port) = tuple(&out);
     assert_eq!((src.as_str(), dst.as_str(), port), (OWN, NEIGHBOUR, b_port));
+    // B has not asked for A: both punch a hole, and A tries again (CE-14).
+    let outcome = handle(&mut b, &out);
+    assert_eq!((outcome.reason(), outcome.reply), (DropReason::NaptFiltered, None));
+    let back = handle(&mut b, &udp4("192.168.9.9", 6000, OWN4, a_port, b"hello yourself")).forwarded();
     let at_b = handle(&mut b, &out).forwarded();
     assert_valid(&at_b);
     assert_eq!(tuple(&at_b), (OWN4.into(), a_port, "192.168.9.9".into(), 6000));
-    let back = handle(&mut b, &udp4("192.168.9.9", 6000, OWN4, a_port, b"hello yourself")).forwarded();
     assert_eq!(tuple(&back), (NEIGHBOUR.into(), b_port, OWN.into(), a_port));
     let at_a = handle(&mut a, &back).forwarded();
     assert_eq!(tuple(&at_a), (NEIGHBOUR4.into(), b_port, HOST.into(), 40_000));
@@ -528,7 +642,7 @@ fn p42_ce_to_ce_by_fmr() {
 #[test]
 fn ce10_a_spoofed_neighbour() {
     let mut ce = ce();
-    let port = open(&mut ce, &udp4(HOST, 40_000, SERVER4, 53, b""));
+    let port = open(&mut ce, &udp4(HOST, 40_000, NEIGHBOUR4, 1028, b""));
     assert_eq!(handle(&mut ce, &udp6(NEIGHBOUR, 1029, OWN, port, b"")).verdict, Verdict::Forward);
     for (src, sport, reason) in [
         (NEIGHBOUR, 1032, DropReason::PortOutsideSet),
@@ -543,7 +657,7 @@ fn ce10_a_spoofed_neighbour() {
     let outcome = handle(&mut ce, &udp6("2001:db8:8000::1", 1029, OWN, port, b""));
     assert_eq!((outcome.reason(), outcome.reply), (DropReason::SourceNotMap, None));
     let mut ce = ce_of(&ours(), |p| p.check_interface_id = false);
-    let port = open(&mut ce, &udp4(HOST, 40_000, SERVER4, 53, b""));
+    let port = open(&mut ce, &udp4(HOST, 40_000, NEIGHBOUR4, 1028, b""));
     assert_eq!(handle(&mut ce, &udp6("2001:db8:21:101::1", 1029, OWN, port, b"")).verdict, Verdict::Forward);
     assert_eq!(handle(&mut ce, &udp6(NEIGHBOUR, 1032, OWN, port, b"")).reason(), DropReason::PortOutsideSet);
 }
@@ -586,6 +700,9 @@ fn p42_hairpin_inside_one_home() {
     let (src, a_port, dst, port) = tuple(&out);
     assert_eq!((src.as_str(), dst.as_str(), port), (OWN, OWN, b_port));
     assert_ne!(a_port, b_port);
+    // The filter takes a neighbour in the home as anybody: both punch.
+    assert_eq!(handle(&mut ce, &out).reason(), DropReason::NaptFiltered);
+    handle(&mut ce, &udp4(host, 6000, OWN4, a_port, b"")).forwarded();
     let at_b = handle(&mut ce, &out).forwarded();
     assert_valid(&at_b);
     assert_eq!(tuple(&at_b), (OWN4.into(), a_port, host.into(), 6000));
@@ -747,7 +864,7 @@ fn dmr7_the_well_known_prefix() {
     let mut ce = ce_of(&provisioning, |_| ());
     let outcome = handle(&mut ce, &udp4(HOST, 40_000, "10.2.3.4", 53, b""));
     assert_eq!((outcome.reason(), told4(&outcome, HOST)), (DropReason::AddressNotGlobal, (3, 13)));
-    assert_eq!(ce.mappings(Protocol::Udp), 0);
+    assert_eq!(ce.ports_in_use(Protocol::Udp), 0);
     let out = handle(&mut ce, &udp4(HOST, 40_000, "8.8.8.8", 53, b"")).forwarded();
     assert_eq!(tuple(&out).2, "64:ff9b::808:808");
 }
@@ -761,7 +878,7 @@ fn ce17_without_a_prefix() {
         assert_eq!((outcome.reason(), told4(&outcome, HOST)), (DropReason::Unprovisioned, (3, 13)));
         let outcome = handle(&mut ce, &udp6(SERVER, 53, OWN, 1234, b""));
         assert_eq!(outcome.reason(), DropReason::Unprovisioned);
-        assert_eq!((ce.poll_timeout(), ce.mappings(Protocol::Udp)), (None, 0));
+        assert_eq!((ce.poll_timeout(), ce.ports_in_use(Protocol::Udp)), (None, 0));
         ce.handle_timeout(NOW);
         for nonsense in [&[][..], &[0x45; 3], &[0x60; 41], &[0xff; 100]] {
             assert_eq!(handle(&mut ce, nonsense).reason(), DropReason::Unprovisioned);

@@ -1,11 +1,13 @@
-//! The NAPT against a plain model: a vector of mappings, searched from end to end, with the rules of RFC 4787,
+//! The NAPT against a plain model: a vector of flows, searched from end to end, with the rules of RFC 4787,
 //! 5382 and 7857 written out in words of their own. Random traffic, random time.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use mapt::map::port_set::{PortParams, PortSet, Psid};
-use mapt::napt::{Inside, Napt, Outside, Protocol, Refusal, TcpFlags, Timers};
+use mapt::napt::{
+    Filter, Filtering, Inside, Napt, NaptParams, Outside, Protocol, Refusal, Remote, Segment, TcpFlags, Timers,
+};
 use proptest::prelude::*;
 
 const ADDR: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 18);
@@ -16,10 +18,10 @@ const TIMERS: Timers = Timers {
     icmp: Duration::from_secs(10),
 };
 
-/// a = 4, k = 12: the fifteen ports 0x1034, 0x2034, ... 0xf034 of PSID 0x034. So few that they run out.
+/// a = 3, k = 13: the seven ports 0x2034, 0x4034, ... 0xe034 of PSID 0x0034. So few that they run out.
 fn few_ports() -> (PortSet, Vec<u16>) {
-    let set = PortParams::new(4, 12).unwrap().port_set(Psid(0x034)).unwrap();
-    (set, (1..16u16).map(|a| a << 12 | 0x034).collect())
+    let set = PortParams::new(3, 13).unwrap().port_set(Psid(0x034)).unwrap();
+    (set, (1..8u16).map(|a| a << 13 | 0x034).collect())
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -39,10 +41,6 @@ fn closed_by_fins(phase: Phase) -> Phase {
         Phase::Open { home, internet, home_fin: true, internet_fin: true } => Phase::Closed { home, internet },
         other => other,
     }
-}
-
-fn established(phase: Phase) -> bool {
-    matches!(phase, Phase::Open { home: true, internet: true, .. })
 }
 
 /// None: the phase stays.
@@ -89,54 +87,103 @@ fn internet_sends(phase: Phase, f: TcpFlags) -> Phase {
     closed_by_fins(next)
 }
 
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Class {
+    Opening,
+    Established,
+    Closing,
+}
+
+fn class(phase: Phase) -> Class {
+    match phase {
+        Phase::Open { home: true, internet: true, .. } => Class::Established,
+        Phase::Open { .. } => Class::Opening,
+        Phase::Reset { .. } | Phase::Closed { .. } => Class::Closing,
+    }
+}
+
 #[derive(Clone, Debug)]
-struct ModelMapping {
+struct Flow {
     protocol: Protocol,
     inside: Inside,
+    remote: Remote,
     port: u16,
+    /// Its port is nobody's own.
+    shared: bool,
     phase: Phase,
+    /// Since when it is of its class, or has been refreshed in it.
+    since: Duration,
+    /// Since when it has been half-open.
+    opening: Duration,
     ends: Duration,
 }
 
 #[derive(Default)]
 struct Model {
-    mappings: Vec<ModelMapping>,
+    flows: Vec<Flow>,
 }
 
 impl Model {
-    fn of_inside(&mut self, protocol: Protocol, inside: Inside) -> Option<&mut ModelMapping> {
-        self.mappings.iter_mut().find(|m| m.protocol == protocol && m.inside == inside)
+    fn of(&self, protocol: Protocol) -> impl Iterator<Item = &Flow> {
+        self.flows.iter().filter(move |f| f.protocol == protocol)
     }
 
-    fn of_port(&mut self, protocol: Protocol, port: u16) -> Option<&mut ModelMapping> {
-        self.mappings.iter_mut().find(|m| m.protocol == protocol && m.port == port)
+    fn on(&self, protocol: Protocol, port: u16) -> Vec<&Flow> {
+        self.of(protocol).filter(|f| f.port == port).collect()
     }
 
-    fn live(&self, protocol: Protocol, now: Duration) -> usize {
-        self.mappings.iter().filter(|m| m.protocol == protocol && m.ends > now).count()
+    fn between(&mut self, protocol: Protocol, inside: Inside, remote: Remote) -> Option<&mut Flow> {
+        self.flows.iter_mut().find(|f| f.protocol == protocol && f.inside == inside && f.remote == remote)
     }
+
+    fn own_port(&self, protocol: Protocol, inside: Inside) -> Option<u16> {
+        self.of(protocol).find(|f| f.inside == inside && !f.shared).map(|f| f.port)
+    }
+
+    fn free(&self, protocol: Protocol, all: &[u16]) -> usize {
+        all.iter().filter(|port| self.on(protocol, **port).is_empty()).count()
+    }
+
+    fn shared_ports(&self, protocol: Protocol, all: &[u16]) -> usize {
+        all.iter().filter(|port| self.on(protocol, **port).iter().any(|f| f.shared)).count()
+    }
+
+    /// Whether this flow's end would leave its port to a new one towards `remote`.
+    fn leaves(&self, flow: &Flow, remote: Remote) -> bool {
+        let alone = self.on(flow.protocol, flow.port).len() == 1;
+        alone || flow.shared && flow.remote == remote
+    }
+}
+
+/// Both ends have closed it, and that for a second.
+fn is_over(flow: &Flow, now: Duration) -> bool {
+    flow.protocol == Protocol::Tcp && class(flow.phase) == Class::Closing && now >= flow.since + Duration::from_secs(1)
+}
+
+fn is_unanswered(flow: &Flow, now: Duration) -> bool {
+    let opening = flow.protocol == Protocol::Tcp && class(flow.phase) == Class::Opening;
+    opening && now >= flow.opening + Duration::from_secs(10)
 }
 
 fn idle(protocol: Protocol, phase: Phase) -> Duration {
     match protocol {
         Protocol::Udp => TIMERS.udp,
         Protocol::Icmp => TIMERS.icmp,
-        Protocol::Tcp if established(phase) => TIMERS.tcp_established,
+        Protocol::Tcp if class(phase) == Class::Established => TIMERS.tcp_established,
         Protocol::Tcp => TIMERS.tcp_transitory,
     }
 }
 
 #[derive(Clone, Debug)]
 enum Step {
-    Out { protocol: Protocol, host: u8, flags: TcpFlags, commit: bool },
-    In { protocol: Protocol, port: u16, flags: TcpFlags, commit: bool },
-    Error { protocol: Protocol, host: u8 },
+    Out { protocol: Protocol, host: u8, to: usize, flags: TcpFlags, commit: bool },
+    In { protocol: Protocol, port: u16, from: usize, flags: TcpFlags, forged: bool, commit: bool },
+    Error { protocol: Protocol, host: u8, to: usize },
     Wait { quarters: u64 },
-    Sweep,
 }
 
 fn protocol() -> impl Strategy<Value = Protocol> {
-    prop_oneof![3 => Just(Protocol::Tcp), 1 => Just(Protocol::Udp), 1 => Just(Protocol::Icmp)]
+    prop_oneof![4 => Just(Protocol::Tcp), 2 => Just(Protocol::Udp), 1 => Just(Protocol::Icmp)]
 }
 
 fn flags() -> impl Strategy<Value = TcpFlags> {
@@ -146,117 +193,221 @@ fn flags() -> impl Strategy<Value = TcpFlags> {
         4 => f(true, true, false, false),
         8 => f(false, true, false, false),
         3 => f(false, true, true, false),
-        1 => f(false, false, false, true),
-        1 => f(false, true, false, true),
-        1 => (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>())
-            .prop_map(|(syn, ack, fin, rst)| TcpFlags { syn, ack, fin, rst }),
+        2 => f(false, true, false, true),
+        1 => (any::<bool>(), any::<bool>(), any::<bool>())
+            .prop_map(|(syn, ack, fin)| TcpFlags { syn, ack, fin, rst: false }),
     ]
 }
 
 fn step() -> impl Strategy<Value = Step> {
+    let remote = || 0..REMOTES.len();
     prop_oneof![
-        8 => (protocol(), 0..20u8, flags(), prop::bool::weighted(0.8))
-            .prop_map(|(protocol, host, flags, commit)| Step::Out { protocol, host, flags, commit }),
-        8 => (protocol(), 0..18u16, flags(), prop::bool::weighted(0.8))
-            .prop_map(|(protocol, port, flags, commit)| Step::In { protocol, port, flags, commit }),
-        1 => (protocol(), 0..20u8).prop_map(|(protocol, host)| Step::Error { protocol, host }),
-        6 => (0..30u64).prop_map(|quarters| Step::Wait { quarters }),
+        10 => (protocol(), 0..10u8, remote(), flags(), prop::bool::weighted(0.8))
+            .prop_map(|(protocol, host, to, flags, commit)| Step::Out { protocol, host, to, flags, commit }),
+        8 => (protocol(), 0..9u16, remote(), flags(), prop::bool::weighted(0.1), prop::bool::weighted(0.8))
+            .prop_map(|(protocol, port, from, flags, forged, commit)| {
+                Step::In { protocol, port, from, flags, forged, commit }
+            }),
+        1 => (protocol(), 0..10u8, remote()).prop_map(|(protocol, host, to)| Step::Error { protocol, host, to }),
+        4 => (0..30u64).prop_map(|quarters| Step::Wait { quarters }),
         1 => (0..300u64).prop_map(|quarters| Step::Wait { quarters }),
-        2 => Just(Step::Sweep),
     ]
 }
 
+const REMOTES: [Remote; 3] = [
+    Remote { addr: Ipv4Addr::new(10, 0, 0, 1), port: 443 },
+    Remote { addr: Ipv4Addr::new(10, 0, 0, 1), port: 444 },
+    Remote { addr: Ipv4Addr::new(10, 0, 0, 2), port: 443 },
+];
+
 fn host(n: u8) -> Inside {
-    Inside { addr: Ipv4Addr::new(192, 168, 1, 10 + n % 7), port: 40_000 + u16::from(n / 7) }
+    Inside { addr: Ipv4Addr::new(192, 168, 1, 10 + n % 4), port: 40_000 + u16::from(n / 4) }
 }
 
-fn run(steps: &[Step], seed: u64) -> Result<(), TestCaseError> {
+fn filter() -> impl Strategy<Value = Filter> {
+    prop_oneof![
+        Just(Filter::EndpointIndependent),
+        Just(Filter::AddressDependent),
+        Just(Filter::AddressAndPortDependent)
+    ]
+}
+
+/// The next sequence numbers of both ends of a connection; they do not depend on who has seen what.
+#[derive(Default)]
+struct Numbers(std::collections::HashMap<(Inside, Remote), [u32; 2]>);
+
+impl Numbers {
+    fn segment(&mut self, inside: Inside, remote: Remote, side: usize, flags: TcpFlags, sent: bool) -> Segment {
+        let next = self.0.entry((inside, remote)).or_insert([u32::MAX - 3, 77_000]);
+        let segment = Segment { flags, seq: next[side], ack: if flags.ack { next[1 - side] } else { 0 }, len: 0 };
+        if sent && !flags.rst {
+            next[side] = next[side].wrapping_add(u32::from(flags.syn) + u32::from(flags.fin));
+        }
+        segment
+    }
+}
+
+fn run(steps: &[Step], filters: [Filter; 2], seed: u64) -> Result<(), TestCaseError> {
     let (set, all) = few_ports();
-    let mut napt = Napt::new(ADDR, set, TIMERS, seed);
+    let filtering = Filtering { tcp: Some(filters[0]), udp: Some(filters[1]) };
+    let mut napt = Napt::new(ADDR, set, &NaptParams { timers: TIMERS, filtering, ..NaptParams::default() }, seed);
     let mut model = Model::default();
+    let mut numbers = Numbers::default();
     let mut now = Duration::from_secs(1000);
     for step in steps {
         match *step {
-            Step::Out { protocol, host: n, flags, commit } => {
-                let inside = host(n);
-                let proposal = napt.propose_outbound(protocol, inside, now);
-                prop_assert_eq!(proposal, napt.propose_outbound(protocol, inside, now), "propose only reads");
-                let known = model.of_inside(protocol, inside).map(|m| m.port);
-                let proposal = match proposal {
-                    Err(refusal) => {
-                        prop_assert_eq!(refusal, Refusal::Exhausted);
-                        prop_assert_eq!(known, None);
-                        prop_assert_eq!(model.live(protocol, now), all.len());
-                        continue;
-                    }
-                    Ok(proposal) => proposal,
+            Step::Out { protocol, host: n, to, flags, commit } => {
+                let (inside, given) = (host(n), REMOTES[to]);
+                let icmp = protocol == Protocol::Icmp;
+                let remote = if icmp { Remote { addr: Ipv4Addr::UNSPECIFIED, port: 0 } } else { given };
+                let proposal = napt.propose_outbound(protocol, inside, given, now);
+                prop_assert_eq!(proposal, napt.propose_outbound(protocol, inside, given, now), "propose only reads");
+                let known = model.between(protocol, inside, remote).map(|f| f.port);
+                let known = known.or(model.own_port(protocol, inside));
+                let free = model.free(protocol, &all);
+                let shares = !icmp && free * 2 < all.len();
+                let fits = |port: u16| {
+                    let flows = model.on(protocol, port);
+                    flows.is_empty() || shares && flows.iter().all(|f| f.shared && f.remote != remote)
+                };
+                let Ok(proposal) = proposal else {
+                    prop_assert_eq!(proposal, Err(Refusal::Exhausted));
+                    prop_assert_eq!(known, None);
+                    prop_assert!(!all.iter().any(|port| fits(*port)), "a port fits");
+                    let over = model.of(protocol).find(|f| is_over(f, now) && model.leaves(f, remote));
+                    prop_assert!(over.is_none(), "{:?} is over", over);
+                    let same = model.of(protocol).find(|f| f.shared && f.remote == remote && is_unanswered(f, now));
+                    prop_assert!(same.is_none(), "{:?} has waited", same);
+                    continue;
                 };
                 let port = proposal.outside.port;
                 prop_assert_eq!(proposal.outside.addr, ADDR);
                 prop_assert_eq!(proposal.inside, inside);
+                prop_assert!(all.contains(&port));
+                let mut victim = None;
                 match known {
-                    // Also where it has expired: nobody has taken the port since.
                     Some(known) => prop_assert_eq!(port, known),
+                    None if fits(port) => {}
                     None => {
-                        prop_assert!(all.contains(&port));
-                        let holder = model.of_port(protocol, port).map(|m| m.ends);
-                        prop_assert!(holder.is_none_or(|ends| ends <= now), "{} is in use", port);
+                        prop_assert!(!all.iter().any(|port| fits(*port)), "somebody loses {} for nothing", port);
+                        let found = model
+                            .on(protocol, port)
+                            .into_iter()
+                            .find(|f| model.leaves(f, remote) && (is_over(f, now) || is_unanswered(f, now)));
+                        prop_assert!(found.is_some(), "{} is in use", port);
+                        let found = found.unwrap();
+                        let over = model.of(protocol).filter(|f| is_over(f, now) && model.leaves(f, remote));
+                        match over.map(|f| f.since).min() {
+                            Some(oldest) => prop_assert!(is_over(found, now) && found.since == oldest),
+                            None => prop_assert!(is_unanswered(found, now)),
+                        }
+                        victim = Some((found.inside, found.remote));
                     }
                 }
                 if !commit {
                     continue;
                 }
-                napt.commit_outbound(proposal, flags, now);
-                model.mappings.retain(|m| m.protocol != protocol || m.port != port || m.inside == inside);
-                let was = model.of_inside(protocol, inside).filter(|m| m.ends > now).cloned();
-                let before = was.as_ref().map_or(NEW, |m| m.phase);
+                let segment = numbers.segment(inside, remote, 0, flags, true);
+                napt.commit_outbound(proposal, Some(&segment), now);
+                if let Some((inside, remote)) = victim {
+                    model.flows.retain(|f| (f.protocol, f.inside, f.remote) != (protocol, inside, remote));
+                }
+                let was = model.between(protocol, inside, remote).cloned();
+                let before = was.as_ref().map_or(NEW, |f| f.phase);
                 let phase = if protocol == Protocol::Tcp { home_sends(before, flags) } else { NEW };
-                let refreshes = protocol != Protocol::Tcp || !flags.rst || established(before) != established(phase);
-                let ends = match was {
-                    Some(m) if !refreshes => m.ends,
-                    _ => now + idle(protocol, phase),
+                let turned = was.is_none() || class(before) != class(phase);
+                let refreshes = protocol != Protocol::Tcp || !flags.rst || turned;
+                let new = Flow {
+                    protocol,
+                    inside,
+                    remote,
+                    port,
+                    shared: was.as_ref().map_or(known.is_none() && shares, |f| f.shared),
+                    phase,
+                    since: now,
+                    opening: was.as_ref().filter(|_| !turned).map_or(now, |f| f.opening),
+                    ends: now + idle(protocol, phase),
                 };
-                model.mappings.retain(|m| m.protocol != protocol || m.inside != inside);
-                model.mappings.push(ModelMapping { protocol, inside, port, phase, ends });
+                let flow = match was {
+                    Some(was) if !refreshes => Flow { phase, ..was },
+                    _ => new,
+                };
+                model.flows.retain(|f| (f.protocol, f.inside, f.remote) != (protocol, inside, remote));
+                model.flows.push(flow);
             }
-            Step::In { protocol, port, flags, commit } => {
-                // Beside the fifteen of the set: two ports of nobody and one of another PSID.
+            Step::In { protocol, port, from, flags, forged, commit } => {
+                // Beside the seven of the set: a port of nobody and one of another PSID.
                 let port = all.get(usize::from(port)).copied().unwrap_or(0x0034 + port);
-                let proposal = napt.propose_inbound(protocol, Outside { addr: ADDR, port }, now);
-                let Some(mapping) = model.of_port(protocol, port).filter(|m| m.ends > now) else {
-                    prop_assert_eq!(proposal, Err(Refusal::NoMapping));
-                    continue;
+                let icmp = protocol == Protocol::Icmp;
+                let remote = if icmp { Remote { addr: Ipv4Addr::UNSPECIFIED, port: 0 } } else { REMOTES[from] };
+                let proposal = napt.propose_inbound(protocol, Outside { addr: ADDR, port }, REMOTES[from], now);
+                let flows = model.on(protocol, port);
+                let filter = filters[usize::from(protocol == Protocol::Udp)];
+                let expected = match (flows.first(), flows.iter().find(|f| f.remote == remote)) {
+                    (_, Some(flow)) => Ok(flow.inside),
+                    (None, _) => Err(Refusal::NoMapping),
+                    (Some(some), _) if some.shared => Err(Refusal::Filtered),
+                    (Some(some), _) => match filter {
+                        Filter::EndpointIndependent => Ok(some.inside),
+                        Filter::AddressDependent if flows.iter().any(|f| f.remote.addr == remote.addr) => {
+                            Ok(some.inside)
+                        }
+                        _ => Err(Refusal::Filtered),
+                    },
                 };
-                let proposal = proposal.unwrap();
-                prop_assert_eq!(proposal.inside, mapping.inside);
+                prop_assert_eq!(proposal.map(|p| p.inside), expected);
+                let Ok(proposal) = proposal else { continue };
                 prop_assert_eq!(proposal.outside, Outside { addr: ADDR, port });
                 if !commit {
                     continue;
                 }
-                napt.commit_inbound(proposal, flags, now);
-                if protocol == Protocol::Tcp {
-                    let before = mapping.phase;
-                    mapping.phase = internet_sends(before, flags);
-                    if established(before) || established(mapping.phase) {
-                        mapping.ends = now + idle(protocol, mapping.phase);
+                let mut segment = numbers.segment(proposal.inside, remote, 1, flags, !forged);
+                if forged {
+                    segment.flags = TcpFlags { rst: true, ..flags };
+                    segment.seq = segment.seq.wrapping_add(1 << 30);
+                    segment.ack = segment.ack.wrapping_add(1 << 30);
+                }
+                napt.commit_inbound(proposal, Some(&segment), now);
+                let Some(flow) = model.between(protocol, proposal.inside, remote) else { continue };
+                if protocol == Protocol::Tcp && !forged {
+                    let before = flow.phase;
+                    flow.phase = internet_sends(before, flags);
+                    let turned = class(before) != class(flow.phase);
+                    if turned || class(flow.phase) == Class::Established && !flags.rst {
+                        flow.since = now;
+                        flow.ends = now + idle(protocol, flow.phase);
                     }
                 }
             }
-            Step::Error { protocol, host: n } => {
-                let expected = model.of_inside(protocol, host(n)).filter(|m| m.ends > now);
-                let expected = expected.map(|m| Outside { addr: ADDR, port: m.port });
-                prop_assert_eq!(napt.outside_of(protocol, host(n), now), expected);
-            }
-            Step::Wait { quarters } => now += Duration::from_millis(250 * quarters),
-            Step::Sweep => {
-                napt.handle_timeout(now);
-                model.mappings.retain(|m| m.ends > now);
-                for protocol in [Protocol::Tcp, Protocol::Udp, Protocol::Icmp] {
-                    prop_assert_eq!(napt.mappings(protocol), model.live(protocol, now));
+            Step::Error { protocol, host: n, to } => {
+                let icmp = protocol == Protocol::Icmp;
+                let remote = if icmp { Remote { addr: Ipv4Addr::UNSPECIFIED, port: 0 } } else { REMOTES[to] };
+                let found = napt.outside_of(protocol, host(n), REMOTES[to], now).map(|o| o.port);
+                match model.between(protocol, host(n), remote).map(|f| f.port) {
+                    Some(port) => prop_assert_eq!(found, Some(port)),
+                    // What a filter may have let in.
+                    None => prop_assert!(found.is_none() || found == model.own_port(protocol, host(n))),
                 }
             }
+            Step::Wait { quarters } => {
+                now += Duration::from_millis(250 * quarters);
+                while napt.poll_timeout().is_some_and(|at| at <= now) {
+                    napt.handle_timeout(now);
+                }
+                model.flows.retain(|f| f.ends > now);
+            }
         }
-        prop_assert_eq!(napt.poll_timeout(), model.mappings.iter().map(|m| m.ends).min());
+        prop_assert_eq!(napt.poll_timeout(), model.flows.iter().map(|f| f.ends).min());
+        for protocol in [Protocol::Tcp, Protocol::Udp, Protocol::Icmp] {
+            prop_assert_eq!(napt.flows(protocol), model.of(protocol).count());
+            prop_assert_eq!(napt.ports_in_use(protocol), all.len() - model.free(protocol, &all));
+            prop_assert_eq!(napt.shared_ports(protocol), model.shared_ports(protocol, &all));
+            for flow in model.of(protocol) {
+                let same = model.on(protocol, flow.port);
+                prop_assert!(same.iter().all(|f| f.shared == flow.shared), "both own and shared");
+                prop_assert_eq!(same.iter().filter(|f| f.remote == flow.remote).count(), 1, "two hosts for one answer");
+            }
+        }
     }
     Ok(())
 }
@@ -264,25 +415,27 @@ fn run(steps: &[Step], seed: u64) -> Result<(), TestCaseError> {
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
-    fn it_behaves_as_the_model(steps in prop::collection::vec(step(), 1..400), seed: u64) {
-        run(&steps, seed)?;
+    fn it_behaves_as_the_model(
+        steps in prop::collection::vec(step(), 1..400), tcp in filter(), udp in filter(), seed: u64,
+    ) {
+        run(&steps, [tcp, udp], seed)?;
     }
 
     /// Times that are no multiple of the clock's tick: never early, and late by less than half a second.
     #[test]
-    fn a_mapping_lives_its_idle_time_at_any_moment(start in 0u64..10_000_000, idle in 1u64..100_000_000) {
+    fn a_flow_lives_its_idle_time_at_any_moment(start in 0u64..10_000_000, idle in 1u64..100_000_000) {
         let (set, _) = few_ports();
         let timers = Timers { udp: Duration::from_micros(idle), ..TIMERS };
-        let mut napt = Napt::new(ADDR, set, timers, 1);
+        let mut napt = Napt::new(ADDR, set, &NaptParams { timers, ..NaptParams::default() }, 1);
         let (start, idle) = (Duration::from_micros(start), Duration::from_micros(idle));
-        let proposal = napt.propose_outbound(Protocol::Udp, host(3), start).unwrap();
-        napt.commit_outbound(proposal, TcpFlags::default(), start);
+        let proposal = napt.propose_outbound(Protocol::Udp, host(3), REMOTES[0], start).unwrap();
+        napt.commit_outbound(proposal, None, start);
         let last = start + idle - Duration::from_micros(1);
-        prop_assert!(napt.propose_inbound(Protocol::Udp, proposal.outside, last).is_ok());
+        prop_assert!(napt.propose_inbound(Protocol::Udp, proposal.outside, REMOTES[0], last).is_ok());
         let late = start + idle + Duration::from_millis(500);
-        prop_assert!(napt.propose_inbound(Protocol::Udp, proposal.outside, late).is_err());
+        prop_assert!(napt.propose_inbound(Protocol::Udp, proposal.outside, REMOTES[0], late).is_err());
         prop_assert!(napt.poll_timeout().unwrap() <= late);
         napt.handle_timeout(napt.poll_timeout().unwrap());
-        prop_assert_eq!(napt.mappings(Protocol::Udp), 0);
+        prop_assert_eq!(napt.flows(Protocol::Udp), 0);
     }
 }

@@ -5,12 +5,14 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use mapt::map::port_set::{PortParams, PortSet, Psid};
-use mapt::napt::{Inside, Napt, Outside, Proposal, Protocol, Refusal, TcpFlags, Timers};
+use mapt::napt::{Inside, Napt, NaptParams, Outside, Proposal, Protocol, Refusal, Remote, Segment, TcpFlags};
 
 const ADDR: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 18);
 const ALL: [Protocol; 3] = [Protocol::Tcp, Protocol::Udp, Protocol::Icmp];
 const NOW: Duration = Duration::from_secs(5);
-const SYN: TcpFlags = TcpFlags { syn: true, ack: false, fin: false, rst: false };
+const SYN: Segment =
+    Segment { flags: TcpFlags { syn: true, ack: false, fin: false, rst: false }, seq: 7000, ack: 0, len: 0 };
+const SERVER: Remote = Remote { addr: Ipv4Addr::new(10, 2, 3, 4), port: 443 };
 
 /// RFC 7597 Appendix A, example 1: PSID 0x34 of 8 bits at offset 6. 63 ranges of 4: 1232-1235, 2256-2259, ...
 fn set_252() -> PortSet {
@@ -22,7 +24,7 @@ fn ports_252() -> BTreeSet<u16> {
 }
 
 fn napt(ports: PortSet, seed: u64) -> Napt<Inside> {
-    Napt::new(ADDR, ports, Timers::default(), seed)
+    Napt::new(ADDR, ports, &NaptParams::default(), seed)
 }
 
 fn inside(n: u32) -> Inside {
@@ -30,8 +32,8 @@ fn inside(n: u32) -> Inside {
 }
 
 fn open(napt: &mut Napt<Inside>, protocol: Protocol, inside: Inside, now: Duration) -> Result<u16, Refusal> {
-    let proposal = napt.propose_outbound(protocol, inside, now)?;
-    napt.commit_outbound(proposal, SYN, now);
+    let proposal = napt.propose_outbound(protocol, inside, SERVER, now)?;
+    napt.commit_outbound(proposal, Some(&SYN), now);
     Ok(proposal.outside.port)
 }
 
@@ -43,11 +45,11 @@ fn a_set_of_252_ports_is_handed_out_exactly_once_for_each_protocol() {
         let given: Vec<u16> = (0..252).map(|n| open(&mut napt, protocol, inside(n), NOW).unwrap()).collect();
         assert_eq!(given.iter().copied().collect::<BTreeSet<_>>(), ports_252());
         assert_eq!(open(&mut napt, protocol, inside(252), NOW), Err(Refusal::Exhausted));
-        assert_eq!(napt.mappings(protocol), 252);
+        assert_eq!(napt.ports_in_use(protocol), 252);
         // Who has one keeps it, and is found by it.
         for (n, port) in given.iter().enumerate() {
             assert_eq!(open(&mut napt, protocol, inside(n as u32), NOW), Ok(*port));
-            let back = napt.propose_inbound(protocol, Outside { addr: ADDR, port: *port }, NOW).unwrap();
+            let back = napt.propose_inbound(protocol, Outside { addr: ADDR, port: *port }, SERVER, NOW).unwrap();
             assert_eq!(back.inside, inside(n as u32));
         }
     }
@@ -58,11 +60,11 @@ fn one_endpoint_has_one_port_per_protocol_and_protocols_do_not_meet() {
     let mut napt = napt(set_252(), 3);
     let me = inside(9);
     open(&mut napt, Protocol::Tcp, me, NOW).unwrap();
-    assert_eq!((napt.mappings(Protocol::Tcp), napt.mappings(Protocol::Udp)), (1, 0));
-    assert_eq!(napt.outside_of(Protocol::Udp, me, NOW), None);
-    let tcp = napt.outside_of(Protocol::Tcp, me, NOW).unwrap();
-    assert_eq!(napt.propose_inbound(Protocol::Udp, tcp, NOW), Err(Refusal::NoMapping));
-    assert_eq!(napt.propose_inbound(Protocol::Icmp, tcp, NOW), Err(Refusal::NoMapping));
+    assert_eq!((napt.ports_in_use(Protocol::Tcp), napt.ports_in_use(Protocol::Udp)), (1, 0));
+    assert_eq!(napt.outside_of(Protocol::Udp, me, SERVER, NOW), None);
+    let tcp = napt.outside_of(Protocol::Tcp, me, SERVER, NOW).unwrap();
+    assert_eq!(napt.propose_inbound(Protocol::Udp, tcp, SERVER, NOW), Err(Refusal::NoMapping));
+    assert_eq!(napt.propose_inbound(Protocol::Icmp, tcp, SERVER, NOW), Err(Refusal::NoMapping));
 }
 
 #[test]
@@ -104,36 +106,36 @@ fn the_seed_decides_the_order() {
 #[test]
 fn a_proposal_that_is_not_committed_takes_nothing() {
     let mut napt = napt(set_252(), 5);
-    let dropped = napt.propose_outbound(Protocol::Tcp, inside(1), NOW).unwrap();
-    let other = napt.propose_outbound(Protocol::Tcp, inside(2), NOW).unwrap();
-    assert_eq!(napt.mappings(Protocol::Tcp), 0);
-    assert_eq!(napt.propose_inbound(Protocol::Tcp, dropped.outside, NOW), Err(Refusal::NoMapping));
-    napt.commit_outbound(other, SYN, NOW);
-    assert_eq!(napt.outside_of(Protocol::Tcp, inside(2), NOW), Some(other.outside));
-    assert_eq!(napt.outside_of(Protocol::Tcp, inside(1), NOW), None);
+    let dropped = napt.propose_outbound(Protocol::Tcp, inside(1), SERVER, NOW).unwrap();
+    let other = napt.propose_outbound(Protocol::Tcp, inside(2), SERVER, NOW).unwrap();
+    assert_eq!(napt.ports_in_use(Protocol::Tcp), 0);
+    assert_eq!(napt.propose_inbound(Protocol::Tcp, dropped.outside, SERVER, NOW), Err(Refusal::NoMapping));
+    napt.commit_outbound(other, Some(&SYN), NOW);
+    assert_eq!(napt.outside_of(Protocol::Tcp, inside(2), SERVER, NOW), Some(other.outside));
+    assert_eq!(napt.outside_of(Protocol::Tcp, inside(1), SERVER, NOW), None);
     for n in 3..254 {
         open(&mut napt, Protocol::Tcp, inside(n), NOW).unwrap();
     }
-    assert_eq!(napt.mappings(Protocol::Tcp), 252);
+    assert_eq!(napt.ports_in_use(Protocol::Tcp), 252);
 }
 
 #[test]
 fn a_commit_that_comes_too_late_does_nothing() {
     let mut napt = napt(set_252(), 5);
-    let stale: Proposal<Inside> = napt.propose_outbound(Protocol::Udp, inside(1), NOW).unwrap();
-    let thief = napt.propose_outbound(Protocol::Udp, inside(2), NOW).unwrap();
+    let stale: Proposal<Inside> = napt.propose_outbound(Protocol::Udp, inside(1), SERVER, NOW).unwrap();
+    let thief = napt.propose_outbound(Protocol::Udp, inside(2), SERVER, NOW).unwrap();
     assert_eq!(stale.outside, thief.outside);
-    napt.commit_outbound(thief, SYN, NOW);
-    napt.commit_outbound(stale, SYN, NOW);
-    assert_eq!(napt.outside_of(Protocol::Udp, inside(1), NOW), None);
-    assert_eq!(napt.mappings(Protocol::Udp), 1);
+    napt.commit_outbound(thief, Some(&SYN), NOW);
+    napt.commit_outbound(stale, Some(&SYN), NOW);
+    assert_eq!(napt.outside_of(Protocol::Udp, inside(1), SERVER, NOW), None);
+    assert_eq!(napt.ports_in_use(Protocol::Udp), 1);
 
-    let stale = napt.propose_outbound(Protocol::Udp, inside(2), NOW).unwrap();
+    let stale = napt.propose_outbound(Protocol::Udp, inside(2), SERVER, NOW).unwrap();
     let later = NOW + Duration::from_secs(301);
     napt.handle_timeout(later);
-    napt.commit_outbound(stale, SYN, later);
-    napt.commit_inbound(stale, SYN, later);
-    assert_eq!((napt.mappings(Protocol::Udp), napt.poll_timeout()), (0, None));
+    napt.commit_outbound(stale, Some(&SYN), later);
+    napt.commit_inbound(stale, Some(&SYN), later);
+    assert_eq!((napt.ports_in_use(Protocol::Udp), napt.poll_timeout()), (0, None));
 }
 
 #[test]
@@ -141,9 +143,9 @@ fn another_address_or_a_port_of_another_set_has_no_mapping() {
     let mut napt = napt(set_252(), 8);
     let port = open(&mut napt, Protocol::Udp, inside(1), NOW).unwrap();
     let elsewhere = Outside { addr: Ipv4Addr::new(192, 0, 2, 19), port };
-    assert_eq!(napt.propose_inbound(Protocol::Udp, elsewhere, NOW), Err(Refusal::NoMapping));
+    assert_eq!(napt.propose_inbound(Protocol::Udp, elsewhere, SERVER, NOW), Err(Refusal::NoMapping));
     for port in (0..=u16::MAX).filter(|p| !ports_252().contains(p)) {
-        assert!(napt.propose_inbound(Protocol::Udp, Outside { addr: ADDR, port }, NOW).is_err());
+        assert!(napt.propose_inbound(Protocol::Udp, Outside { addr: ADDR, port }, SERVER, NOW).is_err());
     }
 }
 
@@ -151,9 +153,9 @@ fn another_address_or_a_port_of_another_set_has_no_mapping() {
 fn an_inbound_scan_of_all_ports_makes_nothing() {
     let napt = napt(PortSet::ALL, 8);
     for port in 0..=u16::MAX {
-        assert!(napt.propose_inbound(Protocol::Tcp, Outside { addr: ADDR, port }, NOW).is_err());
+        assert!(napt.propose_inbound(Protocol::Tcp, Outside { addr: ADDR, port }, SERVER, NOW).is_err());
     }
-    assert_eq!((napt.mappings(Protocol::Tcp), napt.poll_timeout()), (0, None));
+    assert_eq!((napt.ports_in_use(Protocol::Tcp), napt.poll_timeout()), (0, None));
 }
 
 #[test]
@@ -174,7 +176,7 @@ fn a_whole_address_gives_65535_ports_and_keeps_the_class() {
     let rest = (0..923).map(|n| open(&mut napt, Protocol::Udp, inside(100_000 + n), NOW).unwrap());
     assert!(rest.collect::<BTreeSet<_>>().range(1..1024).count() == 923);
     assert_eq!(open(&mut napt, Protocol::Udp, inside(200_000), NOW), Err(Refusal::Exhausted));
-    assert_eq!(napt.mappings(Protocol::Udp), 65_535);
+    assert_eq!(napt.ports_in_use(Protocol::Udp), 65_535);
 }
 
 #[test]

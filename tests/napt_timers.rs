@@ -4,10 +4,11 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use mapt::map::port_set::{PortParams, PortSet, Psid};
-use mapt::napt::{Inside, Napt, Outside, Protocol, Refusal, TcpFlags, Timers};
+use mapt::napt::{Inside, Napt, NaptParams, Outside, Protocol, Refusal, Remote, Segment, TcpFlags, Timers};
 
 const ADDR: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 18);
 const ME: Inside = Inside { addr: Ipv4Addr::new(192, 168, 1, 23), port: 51_234 };
+const SERVER: Remote = Remote { addr: Ipv4Addr::new(10, 2, 3, 4), port: 443 };
 const START: Duration = Duration::from_secs(1_700_000_000);
 
 fn set_252() -> PortSet {
@@ -22,11 +23,18 @@ fn host(n: u16) -> Inside {
 struct Home {
     napt: Napt<Inside>,
     now: Duration,
+    /// The next sequence numbers of the home and of the server.
+    next: [u32; 2],
 }
 
 impl Home {
     fn new() -> Home {
-        Home { napt: Napt::new(ADDR, set_252(), Timers::default(), 77), now: START }
+        Home::with(Timers::default())
+    }
+
+    fn with(timers: Timers) -> Home {
+        let params = NaptParams { timers, ..NaptParams::default() };
+        Home { napt: Napt::new(ADDR, set_252(), &params, 77), now: START, next: [u32::MAX - 1, 90_000] }
     }
 
     fn wait(&mut self, seconds: u64) -> &mut Home {
@@ -38,15 +46,15 @@ impl Home {
         self.napt.handle_timeout(self.now);
     }
 
-    fn out(&mut self, protocol: Protocol, inside: Inside, flags: TcpFlags) -> Outside {
-        let proposal = self.napt.propose_outbound(protocol, inside, self.now).unwrap();
-        self.napt.commit_outbound(proposal, flags, self.now);
+    fn out(&mut self, protocol: Protocol, inside: Inside, segment: Option<Segment>) -> Outside {
+        let proposal = self.napt.propose_outbound(protocol, inside, SERVER, self.now).unwrap();
+        self.napt.commit_outbound(proposal, segment.as_ref(), self.now);
         proposal.outside
     }
 
-    fn back(&mut self, protocol: Protocol, outside: Outside, flags: TcpFlags) -> Inside {
-        let proposal = self.napt.propose_inbound(protocol, outside, self.now).unwrap();
-        self.napt.commit_inbound(proposal, flags, self.now);
+    fn back(&mut self, protocol: Protocol, outside: Outside, segment: Option<Segment>) -> Inside {
+        let proposal = self.napt.propose_inbound(protocol, outside, SERVER, self.now).unwrap();
+        self.napt.commit_inbound(proposal, segment.as_ref(), self.now);
         proposal.inside
     }
 
@@ -57,11 +65,17 @@ impl Home {
             let flags = TcpFlags { syn: has('S'), ack: has('A'), fin: has('F'), rst: has('R') };
             if let Ok(seconds) = word.parse() {
                 self.wait(seconds);
-            } else if has('>') {
-                self.out(Protocol::Tcp, ME, flags);
+                continue;
+            }
+            let side = usize::from(has('<'));
+            let ack = if flags.ack { self.next[1 - side] } else { 0 };
+            let segment = Some(Segment { flags, seq: self.next[side], ack, len: 0 });
+            self.next[side] = self.next[side].wrapping_add(u32::from(flags.syn) + u32::from(flags.fin));
+            if side == 0 {
+                self.out(Protocol::Tcp, ME, segment);
             } else {
-                let outside = self.napt.outside_of(Protocol::Tcp, ME, self.now).unwrap();
-                assert_eq!(self.back(Protocol::Tcp, outside, flags), ME);
+                let outside = self.napt.outside_of(Protocol::Tcp, ME, SERVER, self.now).unwrap();
+                assert_eq!(self.back(Protocol::Tcp, outside, segment), ME);
             }
         }
         self
@@ -69,18 +83,18 @@ impl Home {
 
     /// Seconds until the mapping of `ME` ends, as both directions see it.
     fn left(&mut self, protocol: Protocol) -> u64 {
-        let outside = self.napt.outside_of(protocol, ME, self.now).unwrap();
+        let outside = self.napt.outside_of(protocol, ME, SERVER, self.now).unwrap();
         let end = self.napt.poll_timeout().unwrap();
         let before = end - Duration::from_millis(1);
-        assert!(self.napt.propose_inbound(protocol, outside, before).is_ok());
-        assert_eq!(self.napt.propose_inbound(protocol, outside, end), Err(Refusal::NoMapping));
-        assert_eq!(self.napt.outside_of(protocol, ME, before), Some(outside));
-        assert_eq!(self.napt.outside_of(protocol, ME, end), None);
+        assert!(self.napt.propose_inbound(protocol, outside, SERVER, before).is_ok());
+        assert_eq!(self.napt.propose_inbound(protocol, outside, SERVER, end), Err(Refusal::NoMapping));
+        assert_eq!(self.napt.outside_of(protocol, ME, SERVER, before), Some(outside));
+        assert_eq!(self.napt.outside_of(protocol, ME, SERVER, end), None);
         (end - self.now).as_secs()
     }
 }
 
-const NONE: TcpFlags = TcpFlags { syn: false, ack: false, fin: false, rst: false };
+const NONE: Option<Segment> = None;
 
 #[test]
 fn the_defaults_are_the_rfcs() {
@@ -118,8 +132,8 @@ fn an_icmp_error_about_a_mapping_does_not_refresh_it() {
     let mut home = Home::new();
     let outside = home.out(Protocol::Udp, ME, NONE);
     home.wait(100);
-    assert_eq!(home.napt.outside_of(Protocol::Udp, ME, home.now), Some(outside));
-    home.napt.propose_inbound(Protocol::Udp, outside, home.now).unwrap();
+    assert_eq!(home.napt.outside_of(Protocol::Udp, ME, SERVER, home.now), Some(outside));
+    home.napt.propose_inbound(Protocol::Udp, outside, SERVER, home.now).unwrap();
     assert_eq!(home.left(Protocol::Udp), 200);
 }
 
@@ -128,7 +142,8 @@ fn tcp_half_open_is_transitory() {
     assert_eq!(Home::new().tcp(">S").left(Protocol::Tcp), 240);
     assert_eq!(Home::new().tcp(">S 3 >S 6 >S").left(Protocol::Tcp), 240, "its own SYN refreshes");
     assert_eq!(Home::new().tcp(">S 40 <SA").left(Protocol::Tcp), 200, "an answer alone does not");
-    assert_eq!(Home::new().tcp(">S 40 <RA").left(Protocol::Tcp), 200, "a refusal does not either");
+    assert_eq!(Home::new().tcp(">S 40 <RA").left(Protocol::Tcp), 240, "a refusal closes (RFC 7857 §2.2)");
+    assert_eq!(Home::new().tcp(">S 40 <RA 40 <RA").left(Protocol::Tcp), 200, "and only once");
 }
 
 #[test]
@@ -167,21 +182,21 @@ fn tcp_reset_is_transitory() {
 fn a_new_syn_reopens_a_closing_mapping_on_the_same_port() {
     let mut home = Home::new();
     home.tcp(">S");
-    let port = home.napt.outside_of(Protocol::Tcp, ME, home.now);
+    let port = home.napt.outside_of(Protocol::Tcp, ME, SERVER, home.now);
     assert_eq!(home.tcp("<SA >A >FA <FA >A 100 >S").left(Protocol::Tcp), 240);
     assert_eq!(home.tcp("<SA >A").left(Protocol::Tcp), 7440);
-    assert_eq!(home.napt.outside_of(Protocol::Tcp, ME, home.now), port);
+    assert_eq!(home.napt.outside_of(Protocol::Tcp, ME, SERVER, home.now), port);
 }
 
 #[test]
 fn an_expired_mapping_before_its_sweep_is_dead_inbound_and_revived_outbound() {
     let mut home = Home::new();
     home.tcp(">S <SA >A");
-    let outside = home.napt.outside_of(Protocol::Tcp, ME, home.now).unwrap();
+    let outside = home.napt.outside_of(Protocol::Tcp, ME, SERVER, home.now).unwrap();
     home.wait(7440);
-    assert_eq!(home.napt.propose_inbound(Protocol::Tcp, outside, home.now), Err(Refusal::NoMapping));
-    assert_eq!(home.napt.outside_of(Protocol::Tcp, ME, home.now), None);
-    assert_eq!(home.napt.mappings(Protocol::Tcp), 1);
+    assert_eq!(home.napt.propose_inbound(Protocol::Tcp, outside, SERVER, home.now), Err(Refusal::NoMapping));
+    assert_eq!(home.napt.outside_of(Protocol::Tcp, ME, SERVER, home.now), None);
+    assert_eq!(home.napt.ports_in_use(Protocol::Tcp), 1);
     assert_eq!(home.out(Protocol::Tcp, ME, NONE), outside, "nobody has had the port since");
     assert_eq!(home.left(Protocol::Tcp), 240, "and what was seen of the old connection is forgotten");
 }
@@ -194,14 +209,14 @@ fn an_expired_mapping_before_its_sweep_gives_its_port_up_when_there_is_no_other(
     for n in 0..251 {
         home.out(Protocol::Udp, host(n), NONE);
     }
-    assert_eq!(home.napt.propose_outbound(Protocol::Udp, host(300), home.now), Err(Refusal::Exhausted));
+    assert_eq!(home.napt.propose_outbound(Protocol::Udp, host(300), SERVER, home.now), Err(Refusal::Exhausted));
     home.wait(290);
     assert_eq!(home.out(Protocol::Udp, host(300), NONE), first);
-    assert_eq!(home.napt.mappings(Protocol::Udp), 252);
-    let back = home.napt.propose_inbound(Protocol::Udp, first, home.now).unwrap();
+    assert_eq!(home.napt.ports_in_use(Protocol::Udp), 252);
+    let back = home.napt.propose_inbound(Protocol::Udp, first, SERVER, home.now).unwrap();
     assert_eq!(back.inside, host(300));
-    assert_eq!(home.napt.outside_of(Protocol::Udp, ME, home.now), None);
-    assert_eq!(home.napt.propose_outbound(Protocol::Udp, ME, home.now), Err(Refusal::Exhausted));
+    assert_eq!(home.napt.outside_of(Protocol::Udp, ME, SERVER, home.now), None);
+    assert_eq!(home.napt.propose_outbound(Protocol::Udp, ME, SERVER, home.now), Err(Refusal::Exhausted));
 }
 
 #[test]
@@ -212,23 +227,23 @@ fn ports_return_after_expiry() {
             home.out(Protocol::Udp, host(n), NONE);
             home.out(Protocol::Icmp, host(n), NONE);
         }
-        assert!(home.napt.propose_outbound(Protocol::Udp, ME, home.now).is_err());
+        assert!(home.napt.propose_outbound(Protocol::Udp, ME, SERVER, home.now).is_err());
         home.wait(60);
         home.sweep();
-        assert_eq!((home.napt.mappings(Protocol::Udp), home.napt.mappings(Protocol::Icmp)), (252, 0));
+        assert_eq!((home.napt.ports_in_use(Protocol::Udp), home.napt.ports_in_use(Protocol::Icmp)), (252, 0));
         home.wait(240);
         home.sweep();
-        assert_eq!(home.napt.mappings(Protocol::Udp), 0);
+        assert_eq!(home.napt.ports_in_use(Protocol::Udp), 0);
         assert_eq!(home.napt.poll_timeout(), None);
     }
 }
 
 #[test]
 fn one_timeout_is_bounded_and_asks_to_be_called_again() {
-    let mut napt = Napt::new(ADDR, PortSet::ALL, Timers::default(), 3);
+    let mut napt = Napt::new(ADDR, PortSet::ALL, &NaptParams::default(), 3);
     for n in 0..1000 {
-        let proposal = napt.propose_outbound(Protocol::Udp, host(n), START).unwrap();
-        napt.commit_outbound(proposal, NONE, START);
+        let proposal = napt.propose_outbound(Protocol::Udp, host(n), SERVER, START).unwrap();
+        napt.commit_outbound(proposal, None, START);
     }
     let end = START + Duration::from_secs(300);
     let mut left = 1000;
@@ -236,7 +251,7 @@ fn one_timeout_is_bounded_and_asks_to_be_called_again() {
         assert_eq!(napt.poll_timeout(), Some(end));
         napt.handle_timeout(end);
         left -= left.min(256);
-        assert_eq!(napt.mappings(Protocol::Udp), left);
+        assert_eq!(napt.ports_in_use(Protocol::Udp), left);
     }
     assert_eq!(napt.poll_timeout(), None);
 }
@@ -249,7 +264,7 @@ fn timers_are_the_configured_ones() {
         tcp_transitory: Duration::from_secs(30),
         icmp: Duration::from_secs(61),
     };
-    let mut home = Home { napt: Napt::new(ADDR, set_252(), timers, 1), now: START };
+    let mut home = Home::with(timers);
     home.out(Protocol::Udp, ME, NONE);
     assert_eq!(home.left(Protocol::Udp), 120);
     home.wait(120).sweep();

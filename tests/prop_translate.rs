@@ -11,6 +11,7 @@ use mapt::ce::{Ce, CeParams};
 use mapt::engine::Engine;
 use mapt::frag::FragParams;
 use mapt::map::{Dmr, Rule, RuleSpec, RuleTable};
+use mapt::napt::{Filter, Filtering, NaptParams, Sharing};
 use mapt::siit::{MssClamp, Mtu, PortList, TranslationParams, UdpZeroChecksum};
 use mapt::verdict::{DropReason, Verdict};
 use oracle::build::{Home, Kind, Make, Place, Report, World, home, offloaded, worlds};
@@ -78,6 +79,12 @@ fn ce_of(world: &World, s: &Settings, end_user: &str, napt: bool) -> (Ce, Oracle
         check_interface_id: s.check_interface_id,
         fragments: STATELESS,
         napt,
+        // As the oracle's NAPT: one port for each inside endpoint, open to everybody.
+        napt_params: NaptParams {
+            filtering: Filtering { tcp: Some(Filter::EndpointIndependent), udp: Some(Filter::EndpointIndependent) },
+            sharing: Sharing { threshold: 0, ..Sharing::default() },
+            ..NaptParams::default()
+        },
         ..ce_params()
     };
     let engine = Ce::new(&provisioning(world.rules.clone(), &world.dmr, Some(end_user)), &params);
@@ -1091,6 +1098,7 @@ fn the_draws_reach_everything() {
         "offload-mismatch",
         "unprovisioned",
         "napt-no-mapping",
+        "napt-filtered",
         "napt-exhausted",
         "napt-unsupported",
         "fragment-overlap",

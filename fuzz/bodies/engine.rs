@@ -17,6 +17,7 @@ use mapt::ce::{Ce, CeParams};
 use mapt::engine::{Engine, TransmitKind};
 use mapt::frag::FragParams;
 use mapt::map::{Dmr, EndUserPrefix, Provisioning, Rule, RuleSpec, RuleTable};
+use mapt::napt::NaptParams;
 use mapt::reply::{IcmpParams, Originate};
 use mapt::siit::{MssClamp, Mtu, TranslationParams};
 use mapt::stats::{DirectionSnapshot, Snapshot};
@@ -130,7 +131,8 @@ pub fn ce(data: &[u8]) {
         6 => (Some("2001:db8:7000::/56"), true),
         _ => (None, true),
     };
-    let timers = Default::default();
+    // So few that they run out.
+    let napt_params = NaptParams { max_flows: 16, ..NaptParams::default() };
     let params = CeParams {
         translation,
         icmp,
@@ -138,7 +140,7 @@ pub fn ce(data: &[u8]) {
         fragments: SMALL_TABLE,
         rewrite_identification: choice & 1 != 0,
         napt,
-        timers,
+        napt_params,
         seed: 7,
     };
     let rules = rules().into_iter().map(|rule| RuleSpec { forwarding: choice & 0x80 == 0, ..rule }).collect();

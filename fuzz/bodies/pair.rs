@@ -38,7 +38,7 @@ pub fn pair(data: &[u8]) {
         fragments: SMALL_TABLE,
         rewrite_identification: false,
         napt,
-        timers: Default::default(),
+        napt_params: Default::default(),
         seed: 7,
     };
     let br =

@@ -13,7 +13,7 @@ use crate::engine::{Engine, TransmitKind};
 use crate::frag::{FragParams, FragTable, Key};
 use crate::hold::{self, Hold, Pass, Role, Stop};
 use crate::map::{Customer, PortSet, Provisioning, RuleId, RuleTable, Unmapped};
-use crate::napt::{Inside, Napt, Proposal, Protocol, TcpFlags, Timers};
+use crate::napt::{Inside, Napt, NaptParams, Proposal, Protocol, Refusal, Segment, TcpFlags};
 use crate::reply::{DUMMY_IPV4, IcmpParams};
 use crate::siit::{
     self, AddressMap, ErrorFlow, Flow, FlowKind, Plan, Randomness, TranslationParams, Translator, V4View, V6View,
@@ -41,8 +41,8 @@ pub struct CeParams {
     pub rewrite_identification: bool,
     /// `napt.enabled`: off only where the customer has a full address or a prefix (RFC 7599 §8.2). Default on.
     pub napt: bool,
-    /// Idle times of mappings.
-    pub timers: Timers,
+    /// Idle times, shared ports, filters.
+    pub napt_params: NaptParams,
     /// Keys what is random.
     pub seed: u64,
 }
@@ -91,7 +91,7 @@ impl Ce {
         }
         let napt = customer
             .filter(|_| params.napt)
-            .map(|c| Napt::new(c.ipv4.addr(), c.ports, params.timers, params.seed ^ 0x6e61_7074));
+            .map(|c| Napt::new(c.ipv4.addr(), c.ports, &params.napt_params, params.seed ^ 0x6e61_7074));
         let dummy_ipv6 = customer.map(|c| table.dmr(c.rule).embed(pool[0]));
         let random = Randomness::new(params.seed);
         // Where the address is not shared, nobody else's Identifications meet ours.
@@ -115,9 +115,14 @@ impl Ce {
         }
     }
 
-    /// Mappings of a protocol now.
-    pub fn mappings(&self, protocol: Protocol) -> usize {
-        self.core.napt.as_ref().map_or(0, |napt| napt.mappings(protocol))
+    /// Outside ports of a protocol in use now.
+    pub fn ports_in_use(&self, protocol: Protocol) -> usize {
+        self.core.napt.as_ref().map_or(0, |napt| napt.ports_in_use(protocol))
+    }
+
+    /// Flows of a protocol now.
+    pub fn flows(&self, protocol: Protocol) -> usize {
+        self.core.napt.as_ref().map_or(0, |napt| napt.flows(protocol))
     }
 }
 
@@ -144,7 +149,7 @@ impl Role for Core {
             now,
         };
         let (t, plan) = (&self.translator, &mut self.plan);
-        let transport = match direction {
+        let segment = match direction {
             Direction::V4ToV6 => {
                 let mut view = V4View::parse(packet)?;
                 hold::admit_v4(&mut view, pass)?;
@@ -153,19 +158,19 @@ impl Role for Core {
                     view.header.id = ids.next();
                 }
                 siit::v4_to_v6::plan(packet, &view, &map, t, plan)?;
-                view.transport
+                segment(packet.bytes(), view.header.header_len, view.header.total_len, &view.transport)
             }
             Direction::V6ToV4 => {
                 let mut view = V6View::parse(packet)?;
                 hold::admit_v6(&mut view, pass)?;
                 siit::v6_to_v4::plan(packet, &view, &map, t, plan)?;
-                view.transport
+                segment(packet.bytes(), view.header.header_len, view.header.total_len, &view.transport)
             }
         };
         if let (Some(proposal), Some(napt)) = (map.proposal.get(), &mut self.napt) {
             match direction {
-                Direction::V4ToV6 => napt.commit_outbound(proposal, flags(&transport), now),
-                Direction::V6ToV4 => napt.commit_inbound(proposal, flags(&transport), now),
+                Direction::V4ToV6 => napt.commit_outbound(proposal, segment.as_ref(), now),
+                Direction::V6ToV4 => napt.commit_inbound(proposal, segment.as_ref(), now),
             }
         }
         plan.apply(packet, more);
@@ -202,13 +207,15 @@ impl Role for Core {
     }
 }
 
-fn flags(transport: &Transport) -> TcpFlags {
-    match *transport {
-        Transport::Tcp { flags, .. } => {
-            TcpFlags { fin: flags & 1 != 0, syn: flags & 2 != 0, rst: flags & 4 != 0, ack: flags & 16 != 0 }
-        }
-        _ => TcpFlags::default(),
-    }
+/// What the NAPT follows of a TCP header at `at`; `None` where there is none.
+#[inline]
+fn segment(packet: &[u8], at: usize, total: usize, transport: &Transport) -> Option<Segment> {
+    let Transport::Tcp { flags, header_len, .. } = *transport else { return None };
+    let numbers = packet.get(at + 4..)?.first_chunk::<8>()?;
+    let number = |n: usize| u32::from_be_bytes([numbers[n], numbers[n + 1], numbers[n + 2], numbers[n + 3]]);
+    let flags = TcpFlags { fin: flags & 1 != 0, syn: flags & 2 != 0, rst: flags & 4 != 0, ack: flags & 16 != 0 };
+    let len = total.saturating_sub(at + header_len) as u32;
+    Some(Segment { flags, seq: number(0), ack: number(4), len })
 }
 
 /// RFC 7599 §8.1 and §8.2 as a map of addresses. What the NAPT proposes waits here for its commit.
@@ -222,6 +229,16 @@ struct CeMap<'a> {
     rule: &'a Cell<Option<RuleId>>,
     proposal: Cell<Option<Proposal<Inside>>>,
     now: Duration,
+}
+
+/// What a refusal of the NAPT is called in the counters.
+#[cold]
+fn refused(refusal: Refusal) -> DropReason {
+    match refusal {
+        Refusal::Exhausted => DropReason::NaptExhausted,
+        Refusal::NoMapping => DropReason::NaptNoMapping,
+        Refusal::Filtered => DropReason::NaptFiltered,
+    }
 }
 
 /// The NAPT's name for a kind of flow.

@@ -2,10 +2,10 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use super::{CeMap, protocol_of};
+use super::{CeMap, protocol_of, refused};
 use crate::map::Psid;
 use crate::mapping::embed;
-use crate::napt::{Inside, Refusal};
+use crate::napt::{Inside, Remote};
 use crate::siit::{ErrorFlow, Flow, FlowKind};
 use crate::verdict::DropReason;
 
@@ -32,7 +32,9 @@ pub(super) fn error(map: &CeMap, error: &ErrorFlow<Ipv4Addr>) -> Result<ErrorFlo
     let mut reporter = error.src;
     if let Some(napt) = map.napt {
         let inside = Inside { addr: inner.dst, port: inner.dst_port };
-        let outside = napt.outside_of(protocol_of(inner.kind)?, inside, map.now).ok_or(DropReason::NaptNoMapping)?;
+        let remote = Remote { addr: inner.src, port: inner.src_port };
+        let outside = napt.outside_of(protocol_of(inner.kind)?, inside, remote, map.now);
+        let outside = outside.ok_or(DropReason::NaptNoMapping)?;
         inner.dst = outside.addr;
         inner.dst_port = outside.port;
         if inner.kind == FlowKind::Echo {
@@ -59,11 +61,8 @@ pub(super) fn error(map: &CeMap, error: &ErrorFlow<Ipv4Addr>) -> Result<ErrorFlo
 fn outbound(map: &CeMap, flow: &Flow<Ipv4Addr>) -> Result<Flow<Ipv4Addr>, DropReason> {
     let Some(napt) = map.napt else { return Ok(*flow) };
     let inside = Inside { addr: flow.src, port: flow.src_port };
-    let proposal =
-        napt.propose_outbound(protocol_of(flow.kind)?, inside, map.now).map_err(|refusal| match refusal {
-            Refusal::Exhausted => DropReason::NaptExhausted,
-            Refusal::NoMapping => DropReason::NaptNoMapping,
-        })?;
+    let remote = Remote { addr: flow.dst, port: flow.dst_port };
+    let proposal = napt.propose_outbound(protocol_of(flow.kind)?, inside, remote, map.now).map_err(refused)?;
     map.proposal.set(Some(proposal));
     Ok(Flow { src: proposal.outside.addr, src_port: proposal.outside.port, ..*flow })
 }

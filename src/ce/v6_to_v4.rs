@@ -2,10 +2,10 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use super::{CeMap, protocol_of};
+use super::{CeMap, protocol_of, refused};
 use crate::map::Psid;
 use crate::mapping::{extract, owner};
-use crate::napt::{Inside, Outside};
+use crate::napt::{Inside, Outside, Remote};
 use crate::siit::{ErrorFlow, Flow, FlowKind};
 use crate::verdict::DropReason;
 
@@ -19,8 +19,8 @@ pub(super) fn packet(map: &CeMap, flow: &Flow<Ipv6Addr>) -> Result<Flow<Ipv4Addr
     let mut out = flow.between(src, dst);
     if let Some(napt) = map.napt {
         let outside = Outside { addr: dst, port: flow.dst_port };
-        let proposal =
-            napt.propose_inbound(protocol_of(flow.kind)?, outside, map.now).map_err(|_| DropReason::NaptNoMapping)?;
+        let remote = Remote { addr: src, port: flow.src_port };
+        let proposal = napt.propose_inbound(protocol_of(flow.kind)?, outside, remote, map.now).map_err(refused)?;
         map.proposal.set(Some(proposal));
         out = Flow { dst: proposal.inside.addr, dst_port: proposal.inside.port, ..out };
         if out.kind == FlowKind::Echo {
@@ -45,11 +45,10 @@ pub(super) fn error(map: &CeMap, error: &ErrorFlow<Ipv6Addr>) -> Result<ErrorFlo
     let mut out = inner.between(customer, peer);
     if let Some(napt) = map.napt {
         let outside = Outside { addr: customer, port: inner.src_port };
+        let remote = Remote { addr: peer, port: inner.dst_port };
         // An error neither makes nor refreshes a mapping (RFC 5508 REQ-6), so nothing is committed.
-        let Inside { addr, port } = napt
-            .propose_inbound(protocol_of(inner.kind)?, outside, map.now)
-            .map_err(|_| DropReason::NaptNoMapping)?
-            .inside;
+        let Inside { addr, port } =
+            napt.propose_inbound(protocol_of(inner.kind)?, outside, remote, map.now).map_err(refused)?.inside;
         out = Flow { src: addr, src_port: port, ..out };
         if out.kind == FlowKind::Echo {
             out.dst_port = port;

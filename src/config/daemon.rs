@@ -8,7 +8,7 @@ use crate::br::BrParams;
 use crate::ce::CeParams;
 use crate::frag::FragParams;
 use crate::map::{Customer, EndUserPrefix, Ipv4Prefix, Provisioning};
-use crate::napt::Timers;
+use crate::napt::{Filter, Filtering, NaptParams, Sharing, Timers};
 use crate::reply::{IcmpParams, Originate};
 use crate::siit::{MssClamp, Mtu, PortList, TranslationParams, UdpZeroChecksum};
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -79,7 +79,7 @@ pub(super) fn daemon(
         let at = fields.nested_mark("fragments", "rewrite-identification");
         r.error(Path::Key(&path, "rewrite-identification"), at, message, "RFC 7599 §10.3");
     }
-    let napt = fields.get("napt", r, napt).unwrap_or(Napt { enabled: true, timers: Timers::default() });
+    let napt = fields.get("napt", r, napt).unwrap_or(Napt { enabled: true, params: NaptParams::default() });
     let checksums =
         [("compute", UdpZeroChecksum::Compute), ("drop", UdpZeroChecksum::Drop), ("forward", UdpZeroChecksum::Forward)];
     let udp_zero_checksum = fields.get("udp-zero-checksum", r, decode::choice(&checksums, "RFC 7915 §4.5"));
@@ -158,7 +158,7 @@ pub(super) fn daemon(
             fragments: fragments.params(FragParams::CE),
             rewrite_identification: fragments.rewrite_identification.unwrap_or(false),
             napt: napt.enabled,
-            timers: napt.timers,
+            napt_params: napt.params,
             seed: 0,
         }),
     };
@@ -306,18 +306,22 @@ fn mtu(slot: Slot<'_, '_>, r: &mut Reporter<'_>) -> Option<Mtu> {
 
 /// Ports to which UDP goes without checksum.
 fn ports(slot: Slot<'_, '_>, r: &mut Reporter<'_>) -> Option<PortList> {
-    const RFC: &str = "RFC 7915 §4.5";
+    PortList::new(&port_numbers(slot, "RFC 7915 §4.5", r)?)
+}
+
+/// As many ports as a `PortList` has room for.
+fn port_numbers(slot: Slot<'_, '_>, rfc: &str, r: &mut Reporter<'_>) -> Option<Vec<u16>> {
     let Value::Seq(items) = &slot.node.value else {
-        slot.expected(r, "a list of ports", RFC);
+        slot.expected(r, "a list of ports", rfc);
         return None;
     };
-    let read = |(n, node)| decode::integer(1..=65_535u16, "", RFC)(Slot { node, path: Path::Index(&slot.path, n) }, r);
+    let read = |(n, node)| decode::integer(1..=65_535u16, "", rfc)(Slot { node, path: Path::Index(&slot.path, n) }, r);
     let ports: Vec<u16> = items.iter().enumerate().filter_map(read).collect();
-    let list = PortList::new(&ports);
-    if list.is_none() {
-        slot.error(r, format!("has {} ports: expected at most {}", ports.len(), PortList::MOST), RFC);
+    if ports.len() > PortList::MOST {
+        slot.error(r, format!("has {} ports: expected at most {}", ports.len(), PortList::MOST), rfc);
+        return None;
     }
-    list
+    Some(ports)
 }
 
 /// A word, or octets.
@@ -440,15 +444,53 @@ fn fragments(slot: Slot<'_, '_>, r: &mut Reporter<'_>) -> Option<Fragments> {
 
 struct Napt {
     enabled: bool,
-    timers: Timers,
+    params: NaptParams,
 }
 
 fn napt(slot: Slot<'_, '_>, r: &mut Reporter<'_>) -> Option<Napt> {
     let fields = Fields::of(slot, decode::NAPT, "a mapping", r)?;
-    Some(Napt {
-        enabled: fields.get("enabled", r, decode::boolean).unwrap_or(true),
+    let enabled = fields.get("enabled", r, decode::boolean).unwrap_or(true);
+    let params = NaptParams {
         timers: fields.get("timers", r, timers).unwrap_or_default(),
+        max_flows: fields
+            .get("max-flows", r, decode::integer(1024..=1_048_576, "", ""))
+            .unwrap_or(NaptParams::default().max_flows),
+        sharing: fields.get("sharing", r, sharing).unwrap_or_default(),
+        filtering: fields.get("filtering", r, filtering).unwrap_or_default(),
+    };
+    Some(Napt { enabled, params })
+}
+
+fn sharing(slot: Slot<'_, '_>, r: &mut Reporter<'_>) -> Option<Sharing> {
+    let fields = Fields::of(slot, decode::SHARING, "a mapping", r)?;
+    Some(Sharing {
+        threshold: fields
+            .get("threshold", r, decode::integer(0..=100, " percent", "RFC 7857 §3"))
+            .unwrap_or(Sharing::default().threshold),
+        tcp: fields.get("tcp", r, sharing_ports).unwrap_or_default(),
+        udp: fields.get("udp", r, sharing_ports).unwrap_or_default(),
     })
+}
+
+/// Destination ports, in the order of the file.
+fn sharing_ports(slot: Slot<'_, '_>, r: &mut Reporter<'_>) -> Option<Vec<u16>> {
+    port_numbers(slot, "RFC 7857 §3", r)
+}
+
+/// One word for both protocols, or one for each.
+fn filtering(slot: Slot<'_, '_>, r: &mut Reporter<'_>) -> Option<Filtering> {
+    const WORDS: [(&str, Filter); 3] = [
+        ("endpoint-independent", Filter::EndpointIndependent),
+        ("address-dependent", Filter::AddressDependent),
+        ("address-and-port-dependent", Filter::AddressAndPortDependent),
+    ];
+    let word = || decode::choice(&WORDS, "RFC 4787 §5");
+    if slot.scalar().is_some() {
+        let filter = Some(word()(slot, r)?);
+        return Some(Filtering { tcp: filter, udp: filter });
+    }
+    let fields = Fields::of(slot, decode::FILTERING, "a word or a mapping", r)?;
+    Some(Filtering { tcp: fields.get("tcp", r, word()), udp: fields.get("udp", r, word()) })
 }
 
 fn timers(slot: Slot<'_, '_>, r: &mut Reporter<'_>) -> Option<Timers> {

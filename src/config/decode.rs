@@ -18,6 +18,8 @@ const BLOCKS: &[(&str, &[&str])] = &[
     ("fragments", FRAGMENTS),
     ("dscp", DSCP),
     ("napt", NAPT),
+    ("napt.sharing", SHARING),
+    ("napt.filtering", FILTERING),
     ("napt.timers", TIMERS),
     ("control", CONTROL),
 ];
@@ -49,7 +51,9 @@ pub const MTU: &[&str] = &["ipv6", "ipv4", "lowest-ipv6"];
 pub const ICMP: &[&str] = &["rfc6791-pool", "rfc5837-object", "originate", "ipv6-source"];
 pub const FRAGMENTS: &[&str] = &["lifetime", "packets", "held-octets", "rewrite-identification"];
 pub const DSCP: &[&str] = &["v4-to-v6", "v6-to-v4"];
-pub const NAPT: &[&str] = &["enabled", "timers"];
+pub const NAPT: &[&str] = &["enabled", "max-flows", "sharing", "filtering", "timers"];
+pub const SHARING: &[&str] = &["threshold", "tcp", "udp"];
+pub const FILTERING: &[&str] = &["tcp", "udp"];
 pub const TIMERS: &[&str] = &["udp", "tcp-established", "tcp-transitory", "icmp"];
 pub const CONTROL: &[&str] = &["socket"];
 /// Keys of a rule set.

@@ -6,7 +6,7 @@ const PER_SECOND: u64 = 4;
 const NANOS: u32 = 1_000_000_000 / PER_SECOND as u32;
 
 /// Quarters of a second since the caller's epoch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Tick(u64);
 
 impl Tick {
@@ -27,6 +27,24 @@ impl Tick {
         Tick(self.0.saturating_add(idle.0))
     }
 
+    /// How many ticks after `base`; at most 34 years' worth.
+    #[inline]
+    pub(super) fn since(self, base: Tick) -> u32 {
+        u32::try_from(self.0.saturating_sub(base.0)).unwrap_or(u32::MAX)
+    }
+
+    /// The inverse of `since`.
+    #[inline]
+    pub(super) fn plus(self, ticks: u32) -> Tick {
+        Tick(self.0.saturating_add(u64::from(ticks)))
+    }
+
+    /// The low bits: 4.5 hours.
+    #[inline]
+    pub(super) fn low(self) -> u16 {
+        self.0 as u16
+    }
+
     pub(super) fn time(self) -> Duration {
         Duration::new(self.0 / PER_SECOND, (self.0 % PER_SECOND) as u32 * NANOS)
     }
@@ -37,6 +55,14 @@ impl Tick {
 pub(super) struct Ticks(u64);
 
 impl Ticks {
+    pub(super) const fn seconds(seconds: u64) -> Ticks {
+        Ticks(seconds * PER_SECOND)
+    }
+
+    pub(super) fn low(self) -> u16 {
+        self.0 as u16
+    }
+
     pub(super) fn of(idle: Duration) -> Ticks {
         Ticks(Tick::starting(idle).0.max(1))
     }

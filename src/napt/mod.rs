@@ -1,11 +1,18 @@
 //! NAPT out of a port set. `propose` only reads, `commit` takes the port and starts the timer.
 //!
-//! It returns addresses and ports and never touches bytes. Mapping is endpoint-independent (RFC 4787 REQ-1): an
-//! inside endpoint has one outside port per protocol, whomever it talks to. Nothing is allocated after `new`.
+//! It returns addresses and ports and never touches bytes. Mapping is endpoint-independent (RFC 4787 REQ-1) while
+//! ports are plenty: an inside endpoint has one outside port per protocol, whomever it talks to. When they are few, new
+//! endpoints share ports towards different destinations (RFC 7857 §3), and nobody who has a port of its own loses it.
+//! State is a flow's, made by outbound packets alone. Nothing is allocated after `new`.
 
 mod clock;
+mod flow;
 mod keyed;
+mod params;
+mod permits;
 mod pool;
+mod ports;
+mod scarcity;
 mod table;
 mod tcp;
 
@@ -15,18 +22,22 @@ use std::time::Duration;
 
 use crate::map::port_set::PortSet;
 use clock::{Tick, Ticks};
+use flow::{Flow, Id};
 use keyed::Draws;
-use pool::{Class, PortIndex, PortPool};
-use table::{Id, Idle, Mapping, Table};
-use tcp::TcpState;
+use scarcity::Choice;
+use table::{Settings, Table};
 
-/// Mappings that one `handle_timeout` ends at most.
+pub use params::{Filter, Filtering, NaptParams, Sharing, Timers};
+
+/// Flows that one `handle_timeout` ends at most.
 const SWEEP: usize = 256;
 
 /// What distinguishes hosts inside: (IPv4, port) for a CE; other keys serve other members of the family.
 pub trait InsideKey: Copy + Eq + Hash + std::fmt::Debug {
     /// The port or ICMP identifier in it.
     fn port(&self) -> u16;
+    /// The host in it.
+    fn host(&self) -> u64;
 }
 /// An endpoint in the home.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +58,9 @@ impl InsideKey for Inside {
     fn port(&self) -> u16 {
         self.port
     }
+    fn host(&self) -> u64 {
+        self.addr.to_bits().into()
+    }
 }
 /// An endpoint as the Internet sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -55,6 +69,18 @@ pub struct Outside {
     pub addr: Ipv4Addr,
     /// port or ICMP identifier
     pub port: u16,
+}
+/// Whom a flow is with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Remote {
+    /// address
+    pub addr: Ipv4Addr,
+    /// port
+    pub port: u16,
+}
+impl Remote {
+    /// Of echo identifiers, which are the same for all (RFC 5508 REQ-1).
+    const ANYBODY: Remote = Remote { addr: Ipv4Addr::UNSPECIFIED, port: 0 };
 }
 /// The protocols that have ports; each has the whole port set to itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -65,6 +91,18 @@ pub enum Protocol {
     Udp,
     /// echo identifiers
     Icmp,
+}
+/// What TCP's timers and the check of a reset need of a segment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Segment {
+    /// SYN, ACK, FIN, RST
+    pub flags: TcpFlags,
+    /// sequence number
+    pub seq: u32,
+    /// acknowledgement number
+    pub ack: u32,
+    /// octets of data
+    pub len: u32,
 }
 /// The TCP flags that timers need.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -78,51 +116,34 @@ pub struct TcpFlags {
     /// RST
     pub rst: bool,
 }
-/// Idle times, RFC 4787, 5382, 5508, 7857.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Timers {
-    /// UDP mapping, default 300 s (RFC 4787 REQ-5).
-    pub udp: Duration,
-    /// TCP established, default 7440 s (RFC 5382 REQ-5).
-    pub tcp_established: Duration,
-    /// TCP partly open or closing, default 240 s (RFC 5382 REQ-5).
-    pub tcp_transitory: Duration,
-    /// ICMP query, default 60 s (RFC 5508 REQ-2).
-    pub icmp: Duration,
-}
-impl Default for Timers {
-    fn default() -> Self {
-        Timers {
-            udp: Duration::from_secs(300),
-            tcp_established: Duration::from_secs(7440),
-            tcp_transitory: Duration::from_secs(240),
-            icmp: Duration::from_secs(60),
-        }
-    }
-}
-/// Why no mapping was proposed.
+/// Why nothing was proposed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// every port of the set is in use
+    /// no port of the set fits, or there are too many flows
     Exhausted,
     /// nobody inside has this port
     NoMapping,
+    /// whoever has this port has not asked for packets of this sender
+    Filtered,
 }
-/// A mapping that `commit` will make or refresh. It holds until the next `commit` or `handle_timeout`;
-/// committed later it may do nothing.
+/// A flow that `commit` will make or refresh. It holds until the next `commit` or `handle_timeout`; committed later it
+/// may do nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Proposal<K> {
     /// inside
     pub inside: K,
     /// outside
     pub outside: Outside,
+    remote: Remote,
     protocol: Protocol,
-    mapping: Proposed,
+    flow: Proposed,
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Proposed {
     Existing(Id),
-    New(PortIndex),
+    New(Choice),
+    /// The filter lets it in; there is no flow, and it makes none.
+    Admitted,
 }
 /// The state of one NAPT.
 pub struct Napt<K: InsideKey> {
@@ -137,57 +158,85 @@ impl<K: InsideKey> Napt<K> {
     ///
     /// A port of 0-1023 is given to an inside port of 0-1023 for as long as there are such, and any other to the
     /// rest (RFC 4787 REQ-3a); port 0 is never given.
-    pub fn new(addr: Ipv4Addr, ports: PortSet, timers: Timers, seed: u64) -> Self {
-        let table = |protocol| {
-            let (short, long, classes) = match protocol {
-                Protocol::Tcp => (timers.tcp_transitory, timers.tcp_established, true),
-                Protocol::Udp => (timers.udp, timers.udp, true),
-                Protocol::Icmp => (timers.icmp, timers.icmp, false),
-            };
-            Table::new(ports, PortPool::new(&ports, classes), [Ticks::of(short), Ticks::of(long)], seed)
+    pub fn new(addr: Ipv4Addr, ports: PortSet, params: &NaptParams, seed: u64) -> Self {
+        let NaptParams { timers, max_flows, sharing, filtering } = params;
+        let filter = if ports.params().k() > 0 { Filter::AddressDependent } else { Filter::EndpointIndependent };
+        let threshold = (sharing.threshold > 0).then_some(sharing.threshold);
+        let table = |protocol, idle: [Duration; 3]| Settings {
+            protocol,
+            ports,
+            idle: idle.map(Ticks::of),
+            limit: *max_flows as usize,
+            filter,
+            threshold,
+            sharing: Vec::new(),
+            seed,
         };
-        Napt { addr, draws: Draws::new(seed), tables: [Protocol::Tcp, Protocol::Udp, Protocol::Icmp].map(table) }
+        let (icmp, udp, transitory) = (timers.icmp, timers.udp, timers.tcp_transitory);
+        let tcp = table(Protocol::Tcp, [transitory, timers.tcp_established, transitory]);
+        let udp = table(Protocol::Udp, [udp; 3]);
+        let icmp = table(Protocol::Icmp, [icmp; 3]);
+        let tables = [
+            Settings { filter: filtering.tcp.unwrap_or(filter), sharing: sharing.tcp.clone(), ..tcp },
+            Settings { filter: filtering.udp.unwrap_or(filter), sharing: sharing.udp.clone(), ..udp },
+            // A flow for each identifier, with anybody.
+            Settings { filter: Filter::EndpointIndependent, threshold: None, limit: ports.count() as usize, ..icmp },
+        ];
+        Napt { addr, draws: Draws::new(seed), tables: tables.map(Table::new) }
     }
 
-    /// The mapping an outbound packet would use at `now`. Reads only: a new mapping gets the same port until a
-    /// `commit` has taken one. An inside endpoint whose mapping has expired and is not yet swept keeps its port.
+    /// The flow an outbound packet would use at `now`. Reads only: a new flow gets the same port until a `commit` has
+    /// made one. A flow that has expired and is not yet swept keeps its port.
     ///
-    /// `Exhausted` where every port of the set is in use.
+    /// `Exhausted` where no port of the set fits, or where there are too many flows.
     #[inline(always)]
-    pub fn propose_outbound(&self, protocol: Protocol, inside: K, now: Duration) -> Result<Proposal<K>, Refusal> {
-        match self.table(protocol).find(&inside) {
-            Some((id, mapping)) => Ok(self.existing(protocol, id, mapping)),
-            None => self.propose_new(protocol, inside, now),
+    pub fn propose_outbound(
+        &self,
+        protocol: Protocol,
+        inside: K,
+        remote: Remote,
+        now: Duration,
+    ) -> Result<Proposal<K>, Refusal> {
+        let remote = of(protocol, remote);
+        match self.table(protocol).flows.between(&inside, remote) {
+            Some((id, flow)) => Ok(self.existing(protocol, id, flow)),
+            None => self.propose_new(protocol, inside, remote, now),
         }
     }
 
-    /// The mapping an inbound packet would use at `now`. Reads only. `NoMapping` also where it has expired.
+    /// Whom an inbound packet of `remote` would reach at `now`. Reads only. `NoMapping` also where all flows of the
+    /// port have expired, `Filtered` where it has others.
     #[inline(always)]
-    pub fn propose_inbound(&self, protocol: Protocol, outside: Outside, now: Duration) -> Result<Proposal<K>, Refusal> {
+    pub fn propose_inbound(
+        &self,
+        protocol: Protocol,
+        outside: Outside,
+        remote: Remote,
+        now: Duration,
+    ) -> Result<Proposal<K>, Refusal> {
         if outside.addr != self.addr {
             return Err(Refusal::NoMapping);
         }
-        let table = self.table(protocol);
-        match table.at_port(outside.port) {
-            Some((id, mapping)) if !table.is_expired(mapping, Tick::reached(now)) => {
-                Ok(self.existing(protocol, id, mapping))
-            }
-            _ => Err(Refusal::NoMapping),
+        let remote = of(protocol, remote);
+        let flows = &self.table(protocol).flows;
+        match flows.at_port(outside.port, remote) {
+            Some((id, flow)) if !flows.is_expired(flow, Tick::reached(now)) => Ok(self.existing(protocol, id, flow)),
+            found => self.admit(protocol, outside, remote, found.is_some()),
         }
     }
 
-    /// Outbound packet on its way: takes the port of a new mapping, refreshes an old one (RFC 4787 REQ-6), but not
-    /// by a TCP RST (RFC 7857 §7.1). `flags` is for TCP alone.
+    /// Outbound packet on its way: makes a new flow, refreshes an old one (RFC 4787 REQ-6), but not by a TCP RST
+    /// (RFC 7857 §7.1). `segment` is for TCP alone, `None` where its header is not there.
     #[inline(always)]
-    pub fn commit_outbound(&mut self, proposal: Proposal<K>, flags: TcpFlags, now: Duration) {
+    pub fn commit_outbound(&mut self, proposal: Proposal<K>, segment: Option<&Segment>, now: Duration) {
         let table = &mut self.tables[proposal.protocol as usize];
-        let (id, fresh) = match proposal.mapping {
-            Proposed::Existing(id) => match table.get(id).filter(|mapping| proposal.is_of(mapping)) {
-                Some(mapping) => (id, table.is_expired(mapping, Tick::reached(now))),
+        let (id, fresh) = match proposal.flow {
+            Proposed::Existing(id) => match table.flows.get(id).filter(|flow| proposal.is_of(flow)) {
+                Some(flow) => (id, table.flows.is_expired(flow, Tick::reached(now))),
                 None => return,
             },
-            Proposed::New(index) => {
-                match table.insert(proposal.inside, index, Tick::starting(now), Tick::reached(now)) {
+            Proposed::New(choice) => {
+                match table.insert(proposal.inside, proposal.remote, choice, Tick::starting(now)) {
                     Some(id) => {
                         self.draws.advance();
                         (id, true)
@@ -195,51 +244,46 @@ impl<K: InsideKey> Napt<K> {
                     None => return,
                 }
             }
+            Proposed::Admitted => return,
         };
-        match proposal.protocol {
-            Protocol::Udp | Protocol::Icmp => table.refresh(id, Idle::Short, Tick::starting(now)),
-            Protocol::Tcp => {
-                let before = if fresh { TcpState::default() } else { table.tcp(id) };
-                let after = before.outbound(flags);
-                table.set_tcp(id, after);
-                if fresh || !flags.rst || before.is_established() != after.is_established() {
-                    table.refresh(id, idle_time(after), Tick::starting(now));
-                }
-            }
-        }
+        table.outbound(id, segment, fresh, Tick::starting(now));
     }
 
-    /// Inbound packet on its way: follows the state of TCP. Refreshes only established TCP: elsewhere a stranger
-    /// could keep a mapping alive (RFC 4787 REQ-6 leaves the choice).
+    /// Inbound packet on its way: follows the state of TCP, and knows a flow as answered. What the filter let in without
+    /// a flow changes nothing.
     #[inline(always)]
-    pub fn commit_inbound(&mut self, proposal: Proposal<K>, flags: TcpFlags, now: Duration) {
-        let (Protocol::Tcp, Proposed::Existing(id)) = (proposal.protocol, proposal.mapping) else { return };
-        let table = &mut self.tables[Protocol::Tcp as usize];
-        if !table.get(id).is_some_and(|mapping| proposal.is_of(mapping)) {
-            return;
-        }
-        let before = table.tcp(id);
-        let after = before.inbound(flags);
-        table.set_tcp(id, after);
-        if after.is_established() || before.is_established() {
-            table.refresh(id, idle_time(after), Tick::starting(now));
+    pub fn commit_inbound(&mut self, proposal: Proposal<K>, segment: Option<&Segment>, now: Duration) {
+        let Proposed::Existing(id) = proposal.flow else { return };
+        let table = &mut self.tables[proposal.protocol as usize];
+        if table.flows.get(id).is_some_and(|flow| proposal.is_of(flow)) {
+            table.inbound(id, segment, Tick::starting(now));
         }
     }
 
-    /// The existing mapping of an inside endpoint, for the packet quoted in an outbound ICMP error. Never refreshes
-    /// (RFC 5508 REQ-6); `None` also where the mapping has expired.
-    pub fn outside_of(&self, protocol: Protocol, inside: K, now: Duration) -> Option<Outside> {
+    /// The outside endpoint that an inside one has towards `remote`, for the packet quoted in an outbound ICMP error.
+    /// Never refreshes (RFC 5508 REQ-6); `None` also where the flow has expired.
+    pub fn outside_of(&self, protocol: Protocol, inside: K, remote: Remote, now: Duration) -> Option<Outside> {
+        let remote = of(protocol, remote);
         let table = self.table(protocol);
-        let (_, mapping) = table.find(&inside)?;
-        (!table.is_expired(mapping, Tick::reached(now))).then_some(Outside { addr: self.addr, port: mapping.port })
+        let found = table.flows.between(&inside, remote);
+        let port = match found {
+            Some((_, flow)) if !table.flows.is_expired(flow, Tick::reached(now)) => flow.port,
+            // What the filter let in without a flow.
+            _ => {
+                let port = table.ports.port(table.ports.of_inside(&inside)?)?;
+                table.admit(port, remote, found.is_some()).ok()?;
+                port
+            }
+        };
+        Some(Outside { addr: self.addr, port })
     }
 
     /// The earliest expiry; in the past where the last `handle_timeout` had more to end than it may at once.
     pub fn poll_timeout(&self) -> Option<Duration> {
-        self.tables.iter().filter_map(Table::next_expiry).min().map(Tick::time)
+        self.tables.iter().filter_map(|table| table.flows.next_expiry()).min().map(Tick::time)
     }
 
-    /// Ends expired mappings, at most 256 of them.
+    /// Ends expired flows, at most 256 of them.
     pub fn handle_timeout(&mut self, now: Duration) {
         let mut budget = SWEEP;
         for table in &mut self.tables {
@@ -247,14 +291,24 @@ impl<K: InsideKey> Napt<K> {
         }
     }
 
-    /// Mappings of a protocol now, those included that have expired and wait for `handle_timeout`.
-    pub fn mappings(&self, protocol: Protocol) -> usize {
-        self.table(protocol).len()
+    /// Outside ports of a protocol in use now, those included whose flows have expired and wait for `handle_timeout`.
+    pub fn ports_in_use(&self, protocol: Protocol) -> usize {
+        self.capacity(protocol) - self.table(protocol).ports.free()
     }
 
-    /// How many mappings a protocol can have: the ports of the set without port 0.
+    /// How many of them are shared by flows of any inside endpoints.
+    pub fn shared_ports(&self, protocol: Protocol) -> usize {
+        self.table(protocol).ports.shared().len()
+    }
+
+    /// Flows of a protocol now, as `ports_in_use`.
+    pub fn flows(&self, protocol: Protocol) -> usize {
+        self.table(protocol).flows.len()
+    }
+
+    /// The ports of the set without port 0.
     pub fn capacity(&self, protocol: Protocol) -> usize {
-        self.table(protocol).capacity()
+        self.table(protocol).ports.capacity()
     }
 
     #[inline]
@@ -263,33 +317,49 @@ impl<K: InsideKey> Napt<K> {
     }
 
     #[inline]
-    fn existing(&self, protocol: Protocol, id: Id, mapping: &Mapping<K>) -> Proposal<K> {
-        let outside = Outside { addr: self.addr, port: mapping.port };
-        Proposal { inside: mapping.inside, outside, protocol, mapping: Proposed::Existing(id) }
+    fn existing(&self, protocol: Protocol, id: Id, flow: &Flow<K>) -> Proposal<K> {
+        let outside = Outside { addr: self.addr, port: flow.port };
+        Proposal { inside: flow.inside, outside, remote: flow.remote, protocol, flow: Proposed::Existing(id) }
     }
 
     #[cold]
-    fn propose_new(&self, protocol: Protocol, inside: K, now: Duration) -> Result<Proposal<K>, Refusal> {
-        let class = match protocol {
-            Protocol::Tcp | Protocol::Udp if inside.port() < 1024 => Class::System,
-            _ => Class::Dynamic,
-        };
+    fn propose_new(
+        &self,
+        protocol: Protocol,
+        inside: K,
+        remote: Remote,
+        now: Duration,
+    ) -> Result<Proposal<K>, Refusal> {
         let table = self.table(protocol);
-        let index = table.choose(class, self.draws.peek(), Tick::reached(now)).ok_or(Refusal::Exhausted)?;
-        let port = table.port(index).ok_or(Refusal::Exhausted)?;
-        Ok(Proposal { inside, outside: Outside { addr: self.addr, port }, protocol, mapping: Proposed::New(index) })
+        let choice = table.choose(&inside, remote, self.draws.peek(), Tick::reached(now))?;
+        let port = table.ports.port(choice.index).ok_or(Refusal::Exhausted)?;
+        let outside = Outside { addr: self.addr, port };
+        Ok(Proposal { inside, outside, remote, protocol, flow: Proposed::New(choice) })
+    }
+
+    #[cold]
+    fn admit(
+        &self,
+        protocol: Protocol,
+        outside: Outside,
+        remote: Remote,
+        expired: bool,
+    ) -> Result<Proposal<K>, Refusal> {
+        let inside = self.table(protocol).admit(outside.port, remote, expired)?;
+        Ok(Proposal { inside, outside, remote, protocol, flow: Proposed::Admitted })
     }
 }
 
 impl<K: InsideKey> Proposal<K> {
-    /// Whether the mapping is still the one that was proposed.
+    /// Whether the flow is still the one that was proposed.
     #[inline]
-    fn is_of(&self, mapping: &Mapping<K>) -> bool {
-        mapping.port == self.outside.port && mapping.inside == self.inside
+    fn is_of(&self, flow: &Flow<K>) -> bool {
+        flow.port == self.outside.port && flow.inside == self.inside && flow.remote == self.remote
     }
 }
 
+/// Whom a flow of this protocol is with.
 #[inline]
-fn idle_time(tcp: TcpState) -> Idle {
-    if tcp.is_established() { Idle::Long } else { Idle::Short }
+fn of(protocol: Protocol, remote: Remote) -> Remote {
+    if protocol == Protocol::Icmp { Remote::ANYBODY } else { remote }
 }

@@ -59,6 +59,11 @@ impl PortPool {
         self.capacity
     }
 
+    /// How many are free now.
+    pub(super) fn len(&self) -> usize {
+        self.free.iter().map(Vec::len).sum()
+    }
+
     /// The port that `draw` falls on.
     pub(super) fn pick(&self, class: Class, draw: u64) -> Option<PortIndex> {
         class.preference().into_iter().find_map(|class| {

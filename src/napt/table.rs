@@ -1,317 +1,175 @@
-//! The mappings of one protocol: found by inside key and by outside port, ended in the order in which they idle.
+//! One protocol: its flows, and the ports on which they stand.
 //!
-//! A mapping's number never changes while it lives. A full set costs 32 octets a mapping and 12 a port
-//! beside them, all reserved at the start: a whole address 3 MB a protocol, a set of 252 ports 11 KB.
-use std::num::NonZeroU32;
-
+//! A whole address costs 1.5 MB a protocol beside its flows, a set of 252 ports 6 KB.
 use super::clock::{Tick, Ticks};
-use super::keyed::KeyedHash;
-use super::pool::{Class, PortIndex, PortPool};
-use super::tcp::TcpState;
-use super::{Inside, InsideKey};
+use super::flow::{Flow, Flows, IDLES, Id};
+use super::params::Filter;
+use super::permits::Permits;
+use super::pool::{PortIndex, PortPool};
+use super::ports::{Ports, Use};
+use super::scarcity::Choice;
+use super::tcp::{Marks, TcpState};
+use super::{InsideKey, Protocol, Refusal, Remote, Segment};
 use crate::map::port_set::PortSet;
 
-/// The number of a mapping.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Id(NonZeroU32);
-
-impl Id {
-    fn of_slot(slot: usize) -> Option<Id> {
-        u32::try_from(slot + 1).ok().and_then(NonZeroU32::new).map(Id)
-    }
-
-    #[inline]
-    fn slot(self) -> usize {
-        self.0.get() as usize - 1
-    }
-}
-
-/// Which idle time a mapping has; a list for each.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub(super) enum Idle {
-    /// UDP, ICMP, and TCP that is opening or closing.
-    Short = 0,
-    /// TCP established.
-    Long = 1,
-}
-
-/// One mapping.
-pub(super) struct Mapping<K> {
-    pub(super) inside: K,
-    /// 0 in a vacant slot.
-    pub(super) port: u16,
-    tcp: TcpState,
-    idle: Idle,
-    /// The next mapping of the bucket, or the next free slot.
-    chain: Option<Id>,
-    older: Option<Id>,
-    newer: Option<Id>,
-    /// When its idle time began.
-    since: Tick,
-}
-
-// Two to a cache line: what a lookup finds is all that a refresh needs.
-const _: () = assert!(size_of::<Mapping<Inside>>() == 32);
-
-/// Mappings of one idle time, the longest idle first.
-#[derive(Clone, Copy)]
-struct List {
-    oldest: Option<Id>,
-    newest: Option<Id>,
-    idle: Ticks,
+/// What a table is told.
+pub(super) struct Settings {
+    pub(super) protocol: Protocol,
+    pub(super) ports: PortSet,
+    /// By `Idle`.
+    pub(super) idle: [Ticks; IDLES],
+    pub(super) limit: usize,
+    pub(super) filter: Filter,
+    /// Percent of ports that are to be free; `None`: flows never share.
+    pub(super) threshold: Option<u8>,
+    /// Destination ports whose flows share in any case.
+    pub(super) sharing: Vec<u16>,
+    pub(super) seed: u64,
 }
 
 pub(super) struct Table<K> {
-    ports: PortSet,
-    pool: PortPool,
-    hash: KeyedHash,
-    slots: Vec<Mapping<K>>,
-    vacant: Option<Id>,
-    live: usize,
-    /// By hash, a power of two of them.
-    buckets: Vec<Option<Id>>,
-    /// By index of the outside port.
-    by_port: Vec<Option<Id>>,
-    lists: [List; 2],
+    pub(super) protocol: Protocol,
+    pub(super) flows: Flows<K>,
+    pub(super) ports: Ports<K>,
+    pub(super) threshold: Option<u8>,
+    pub(super) sharing: Vec<u16>,
+    filter: Filter,
+    permits: Permits,
+    /// Counts insertions and endings: a choice holds until the next one.
+    version: u64,
 }
 
 impl<K: InsideKey> Table<K> {
-    /// `idle`: the short and the long idle time.
-    pub(super) fn new(ports: PortSet, pool: PortPool, idle: [Ticks; 2], seed: u64) -> Table<K> {
+    pub(super) fn new(of: Settings) -> Table<K> {
+        let ported = of.protocol != Protocol::Icmp;
+        let pool = PortPool::new(&of.ports, ported);
+        let permits = if of.filter == Filter::AddressDependent { of.limit } else { 0 };
         Table {
-            ports,
-            hash: KeyedHash::new(seed),
-            slots: Vec::with_capacity(pool.capacity()),
-            vacant: None,
-            live: 0,
-            buckets: vec![None; pool.capacity().max(1).next_power_of_two()],
-            by_port: vec![None; ports.count() as usize],
-            lists: idle.map(|idle| List { oldest: None, newest: None, idle }),
-            pool,
+            protocol: of.protocol,
+            flows: Flows::new(of.limit, of.idle, of.seed),
+            ports: Ports::new(of.ports, pool, of.seed),
+            threshold: of.threshold,
+            sharing: of.sharing,
+            filter: of.filter,
+            permits: Permits::new(permits, of.seed),
+            version: 0,
         }
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.live
+    pub(super) fn version(&self) -> u64 {
+        self.version
     }
 
-    pub(super) fn capacity(&self) -> usize {
-        self.pool.capacity()
-    }
-
-    #[inline]
-    pub(super) fn get(&self, id: Id) -> Option<&Mapping<K>> {
-        self.slots.get(id.slot())
-    }
-
-    /// The mapping of an inside key, expired or not.
-    #[inline]
-    pub(super) fn find(&self, inside: &K) -> Option<(Id, &Mapping<K>)> {
-        let mut next = self.buckets[self.bucket(inside)];
-        while let Some(id) = next {
-            let mapping = &self.slots[id.slot()];
-            if mapping.inside == *inside {
-                return Some((id, mapping));
-            }
-            next = mapping.chain;
+    /// Whether somebody who has no flow of its own may send to a port; `expired` is its flow that ought to be gone.
+    pub(super) fn admit(&self, port: u16, remote: Remote, expired: bool) -> Result<K, Refusal> {
+        let index = self.ports.index(port).ok_or(Refusal::NoMapping)?;
+        if self.ports.flows(index) <= u32::from(expired) {
+            return Err(Refusal::NoMapping);
         }
-        None
+        let Use::Own(inside) = self.ports.used(index) else { return Err(Refusal::Filtered) };
+        let admitted = match self.filter {
+            Filter::EndpointIndependent => true,
+            Filter::AddressDependent => self.permits.count(port, remote.addr) > u32::from(expired),
+            Filter::AddressAndPortDependent => false,
+        };
+        if admitted { Ok(inside) } else { Err(Refusal::Filtered) }
     }
 
-    /// The mapping that has a port, expired or not.
-    #[inline]
-    pub(super) fn at_port(&self, port: u16) -> Option<(Id, &Mapping<K>)> {
-        let index = self.ports.index_of(port)?;
-        let id = (*self.by_port.get(index as usize)?)?;
-        Some((id, &self.slots[id.slot()]))
-    }
-
-    /// Whether a mapping's idle time is over at `now`.
-    #[inline]
-    pub(super) fn is_expired(&self, mapping: &Mapping<K>, now: Tick) -> bool {
-        self.deadline(mapping) <= now
-    }
-
-    #[inline]
-    fn deadline(&self, mapping: &Mapping<K>) -> Tick {
-        mapping.since.after(self.lists[mapping.idle as usize].idle)
-    }
-
-    /// A port for a new mapping: a free one, else that of a mapping which has expired and waits for its sweep.
-    pub(super) fn choose(&self, class: Class, draw: u64, now: Tick) -> Option<PortIndex> {
-        self.pool.pick(class, draw).or_else(|| {
-            let expired = |list: &List| {
-                let mapping = &self.slots[list.oldest?.slot()];
-                if self.is_expired(mapping, now) { self.index(mapping.port) } else { None }
-            };
-            self.lists.iter().find_map(expired)
-        })
-    }
-
-    /// The port with this index.
-    pub(super) fn port(&self, index: PortIndex) -> Option<u16> {
-        self.ports.nth(u32::from(index))
-    }
-
-    fn index(&self, port: u16) -> Option<PortIndex> {
-        self.ports.index_of(port).map(|index| index as PortIndex)
-    }
-
-    /// A new mapping. `None`, and nothing changed, where the key has one already or the port is not to be had.
-    pub(super) fn insert(&mut self, inside: K, index: PortIndex, since: Tick, now: Tick) -> Option<Id> {
-        let port = self.port(index)?;
-        if self.find(&inside).is_some() {
+    /// A new flow as chosen. `None`, and nothing changed, where the choice is no longer good.
+    pub(super) fn insert(&mut self, inside: K, remote: Remote, choice: Choice, since: Tick) -> Option<Id> {
+        if choice.version != self.version {
             return None;
         }
-        if let Some(holder) = self.by_port[usize::from(index)] {
-            if !self.is_expired(&self.slots[holder.slot()], now) {
-                return None;
-            }
-            self.end(holder);
+        if let Some(victim) = choice.victim {
+            self.end(victim);
         }
-        if !self.pool.take(index) {
+        let used = if choice.shared { Use::Shared } else { Use::Own(inside) };
+        let port = self.ports.port(choice.index)?;
+        if !self.ports.add_flow(choice.index, used) {
             return None;
         }
-        let bucket = self.bucket(&inside);
-        let mapping = Mapping {
-            inside,
-            port,
-            tcp: TcpState::default(),
-            idle: Idle::Short,
-            chain: self.buckets[bucket],
-            older: None,
-            newer: None,
-            since,
+        let Some(id) = self.flows.insert(inside, remote, port, since) else {
+            self.ports.remove_flow(choice.index);
+            return None;
         };
-        let id = match self.vacant {
-            Some(id) => {
-                let slot = &mut self.slots[id.slot()];
-                self.vacant = slot.chain;
-                *slot = mapping;
-                id
-            }
-            None => {
-                let id = Id::of_slot(self.slots.len())?;
-                self.slots.push(mapping);
-                id
-            }
-        };
-        self.live += 1;
-        self.buckets[bucket] = Some(id);
-        self.by_port[usize::from(index)] = Some(id);
-        self.append(id);
+        self.permits.add(port, remote.addr);
+        self.version += 1;
         Some(id)
     }
 
-    /// Starts the idle time of a mapping afresh.
+    /// What a packet from the home does to a flow; `fresh`: it is new, or had expired.
     #[inline]
-    pub(super) fn refresh(&mut self, id: Id, idle: Idle, since: Tick) {
-        let mapping = &self.slots[id.slot()];
-        if mapping.since == since && mapping.idle == idle {
-            return;
+    pub(super) fn outbound(&mut self, id: Id, segment: Option<&Segment>, fresh: bool, since: Tick) {
+        let (before, mut marks) = if fresh { Default::default() } else { self.flows.tcp(id) };
+        match (self.protocol, segment) {
+            (Protocol::Tcp, Some(segment)) => {
+                let after = before.outbound(&mut marks, segment);
+                // Neither an RST (RFC 7857 §7.1) nor a state that stays refreshes.
+                if fresh || !segment.flags.rst || after.idle() != before.idle() {
+                    self.flows.refresh(id, after.idle(), since);
+                }
+                self.flows.set_tcp(id, after, marks, is_half_open(after), since);
+            }
+            (Protocol::Tcp, None) => {
+                self.flows.refresh(id, before.idle(), since);
+                self.flows.set_tcp(id, before, marks, is_half_open(before), since);
+            }
+            (Protocol::Udp, _) => {
+                self.flows.refresh(id, TcpState::default().idle(), since);
+                self.flows.set_tcp(id, before, marks, before != TcpState::ANSWERED, since);
+            }
+            (Protocol::Icmp, _) => self.flows.refresh(id, TcpState::default().idle(), since),
         }
-        self.requeue(id, idle, since);
     }
 
-    #[inline(never)]
-    fn requeue(&mut self, id: Id, idle: Idle, since: Tick) {
-        self.unlink(id);
-        let mapping = &mut self.slots[id.slot()];
-        mapping.since = since;
-        mapping.idle = idle;
-        self.append(id);
-    }
-
+    /// What a packet from the Internet does to a flow. It refreshes established TCP alone: elsewhere a stranger could
+    /// keep a flow alive (RFC 4787 REQ-6 leaves the choice).
     #[inline]
-    pub(super) fn tcp(&self, id: Id) -> TcpState {
-        self.slots[id.slot()].tcp
+    pub(super) fn inbound(&mut self, id: Id, segment: Option<&Segment>, since: Tick) {
+        let (before, mut marks) = self.flows.tcp(id);
+        match (self.protocol, segment) {
+            (Protocol::Tcp, Some(segment)) => {
+                let after = before.inbound(&mut marks, segment);
+                if after.is_established() && !segment.flags.rst || after.idle() != before.idle() {
+                    self.flows.refresh(id, after.idle(), since);
+                }
+                self.flows.set_tcp(id, after, marks, is_half_open(after), since);
+            }
+            (Protocol::Tcp, None) if before.is_established() => self.flows.refresh(id, before.idle(), since),
+            (Protocol::Udp, _) if before != TcpState::ANSWERED => {
+                self.flows.set_tcp(id, TcpState::ANSWERED, Marks::default(), false, since);
+            }
+            _ => {}
+        }
     }
 
-    #[inline]
-    pub(super) fn set_tcp(&mut self, id: Id, tcp: TcpState) {
-        self.slots[id.slot()].tcp = tcp;
-    }
-
-    /// Ends mappings that have expired, at most `budget`; how many it ended.
+    /// Ends flows that have expired, at most `budget`; how many it ended.
     pub(super) fn sweep(&mut self, now: Tick, budget: usize) -> usize {
         let mut ended = 0;
-        for list in 0..self.lists.len() {
-            while ended < budget
-                && let Some(id) = self.lists[list].oldest
-                && self.is_expired(&self.slots[id.slot()], now)
-            {
-                self.end(id);
-                ended += 1;
-            }
+        while ended < budget
+            && let Some((id, _)) = self.flows.next_expired(now)
+        {
+            self.end(id);
+            ended += 1;
         }
         ended
     }
 
-    /// When the next mapping expires.
-    pub(super) fn next_expiry(&self) -> Option<Tick> {
-        self.lists.iter().filter_map(|list| Some(self.deadline(&self.slots[list.oldest?.slot()]))).min()
-    }
-
     fn end(&mut self, id: Id) {
-        self.unlink(id);
-        let mapping = &self.slots[id.slot()];
-        let (port, rest) = (mapping.port, mapping.chain);
-        let bucket = self.bucket(&mapping.inside);
-        if self.buckets[bucket] == Some(id) {
-            self.buckets[bucket] = rest;
-        } else {
-            let mut next = self.buckets[bucket];
-            while let Some(before) = next {
-                let link = &mut self.slots[before.slot()].chain;
-                if *link == Some(id) {
-                    *link = rest;
-                    break;
-                }
-                next = *link;
-            }
+        let (port, remote) = self.flows.remove(id);
+        self.permits.remove(port, remote.addr);
+        if let Some(index) = self.ports.index(port) {
+            self.ports.remove_flow(index);
         }
-        if let Some(index) = self.index(port) {
-            self.by_port[usize::from(index)] = None;
-            self.pool.give(index);
-        }
-        let mapping = &mut self.slots[id.slot()];
-        mapping.port = 0;
-        mapping.chain = self.vacant;
-        self.vacant = Some(id);
-        self.live -= 1;
+        self.version += 1;
     }
 
-    #[inline]
-    fn bucket(&self, inside: &K) -> usize {
-        self.hash.hash(inside) as usize & (self.buckets.len() - 1)
+    /// The port on which a flow stands.
+    pub(super) fn index(&self, flow: &Flow<K>) -> Option<PortIndex> {
+        self.ports.index(flow.port)
     }
+}
 
-    #[inline]
-    fn append(&mut self, id: Id) {
-        let list = &mut self.lists[self.slots[id.slot()].idle as usize];
-        let newest = list.newest.replace(id);
-        match newest {
-            Some(before) => self.slots[before.slot()].newer = Some(id),
-            None => list.oldest = Some(id),
-        }
-        let mapping = &mut self.slots[id.slot()];
-        mapping.older = newest;
-        mapping.newer = None;
-    }
-
-    #[inline]
-    fn unlink(&mut self, id: Id) {
-        let mapping = &self.slots[id.slot()];
-        let (older, newer) = (mapping.older, mapping.newer);
-        let list = &mut self.lists[mapping.idle as usize];
-        match older {
-            Some(older) => self.slots[older.slot()].newer = newer,
-            None => list.oldest = newer,
-        }
-        match newer {
-            Some(newer) => self.slots[newer.slot()].older = older,
-            None => list.newest = older,
-        }
-    }
+fn is_half_open(tcp: TcpState) -> bool {
+    !tcp.is_established() && !tcp.is_closing()
 }

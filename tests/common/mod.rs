@@ -83,7 +83,7 @@ pub fn ce_params() -> CeParams {
         fragments: small_table(),
         rewrite_identification: false,
         napt: true,
-        timers: Default::default(),
+        napt_params: Default::default(),
         seed: 7,
     }
 }

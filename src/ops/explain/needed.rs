@@ -118,6 +118,7 @@ impl Explainer {
                 _ => "an End-user prefix: the configuration has no `end-user-ipv6-prefix`".into(),
             },
             DropReason::NaptNoMapping => self.no_mapping(seen),
+            DropReason::NaptFiltered => self.filtered(seen),
             DropReason::NaptExhausted => self.exhausted(seen),
             DropReason::NaptUnsupported => {
                 format!("TCP, UDP or an echo: {} has no port that NAPT44 could translate; without NAPT (`napt.enabled: false`, which a shared address does not allow) it would pass", seen.inner().unwrap_or(seen).protocol_name())
@@ -361,6 +362,22 @@ impl Explainer {
         )
     }
 
+    fn filtered(&self, seen: &Seen) -> String {
+        let (home, remote) = match seen.inner() {
+            Some(inner) => (inner.sender(), inner.receiver()),
+            None => (seen.receiver(), seen.sender()),
+        };
+        let port = |port: Option<u16>| port.map(|port| format!(" port {port}")).unwrap_or_default();
+        format!(
+            "a {} packet of the home to {}{} before it, from the inside endpoint that has{}, not longer ago than {}; or another `napt.filtering`, where that port is not shared",
+            seen.inner().unwrap_or(seen).protocol_name(),
+            self.ipv4_behind(remote.0).unwrap_or(remote.0),
+            port(remote.1),
+            port(home.1),
+            self.timers(seen)
+        )
+    }
+
     fn exhausted(&self, seen: &Seen) -> String {
         let Some(own) = self.own() else { return "a free port".into() };
         let psid = own.psid.map(|psid| format!("PSID {}", words::psid(psid))).unwrap_or("the address".into());
@@ -376,7 +393,7 @@ impl Explainer {
     /// The idle time of a mapping.
     fn timers(&self, seen: &Seen) -> String {
         let Role::Ce(params) = &self.config.role else { return String::new() };
-        let timers = &params.timers;
+        let timers = &params.napt_params.timers;
         match seen.transport {
             Transport::Tcp { .. } => format!(
                 "{} s (established) or {} s (opening, closing)",

@@ -1,0 +1,424 @@
+//! The flows of one protocol: found by (inside, remote) and by (outside port, remote), ended in the order in which
+//! they idle.
+//!
+//! A flow's number never changes while it lives. Slots and buckets are reserved at the start and touched when used.
+use std::hash::{Hash, Hasher};
+use std::num::NonZeroU32;
+
+use super::clock::{Tick, Ticks};
+use super::keyed::KeyedHash;
+use super::tcp::{Marks, TcpState};
+use super::{Inside, InsideKey, Remote};
+
+/// The number of a flow, from 1.
+pub(super) type Id = NonZeroU32;
+
+fn slot(id: Id) -> usize {
+    id.get() as usize - 1
+}
+
+/// Which idle time a flow has; a list for each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Idle {
+    /// UDP, ICMP, and TCP that is opening.
+    Short = 0,
+    /// TCP established.
+    Established = 1,
+    /// TCP after both FINs or a reset.
+    Closing = 2,
+}
+pub(super) const IDLES: usize = 3;
+
+/// Inside hosts are told apart by this many buckets where the one that holds most is looked for.
+const HOSTS: usize = 256;
+
+/// One flow.
+pub(super) struct Flow<K> {
+    pub(super) inside: K,
+    pub(super) remote: Remote,
+    /// 0 in a vacant slot.
+    pub(super) port: u16,
+    pub(super) tcp: TcpState,
+    idle: Idle,
+    /// Whether it stands among those that nobody has answered.
+    waiting: bool,
+    /// When it began to wait, the low bits of a tick.
+    waiting_since: u16,
+    /// The next flow of the outbound bucket, or the next vacant slot.
+    outbound: Option<Id>,
+    inbound: Option<Id>,
+    older: Option<Id>,
+    newer: Option<Id>,
+    host_older: Option<Id>,
+    host_newer: Option<Id>,
+    /// When its idle time began, in ticks since the table's first.
+    since: u32,
+    pub(super) marks: Marks,
+}
+
+// A cache line: what a lookup finds is all that a refresh needs.
+const _: () = assert!(size_of::<Flow<Inside>>() == 64);
+
+#[derive(Clone, Copy)]
+struct List {
+    oldest: Option<Id>,
+    newest: Option<Id>,
+    idle: Ticks,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Host {
+    oldest: Option<Id>,
+    newest: Option<Id>,
+    count: u32,
+}
+
+pub(super) struct Flows<K> {
+    slots: Vec<Flow<K>>,
+    limit: usize,
+    vacant: Option<Id>,
+    live: usize,
+    hash: KeyedHash,
+    outbound: Vec<Option<Id>>,
+    inbound: Vec<Option<Id>>,
+    lists: [List; IDLES],
+    hosts: Vec<Host>,
+    base: Option<Tick>,
+}
+
+/// Both ends of a flow as one key.
+struct Ends<'a, K>(&'a K, Remote);
+impl<K: Hash> Hash for Ends<'_, K> {
+    #[inline]
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.hash(state);
+        state.write_u64(at_port(0, self.1));
+    }
+}
+
+#[inline]
+fn at_port(port: u16, remote: Remote) -> u64 {
+    u64::from(remote.addr.to_bits()) << 32 | u64::from(remote.port) << 16 | u64::from(port)
+}
+
+impl<K: InsideKey> Flows<K> {
+    /// Room for `limit` flows; the idle times by `Idle`.
+    pub(super) fn new(limit: usize, idle: [Ticks; IDLES], seed: u64) -> Flows<K> {
+        let buckets = limit.max(1).next_power_of_two();
+        Flows {
+            slots: Vec::with_capacity(limit),
+            limit,
+            vacant: None,
+            live: 0,
+            hash: KeyedHash::new(seed),
+            outbound: vec![None; buckets],
+            inbound: vec![None; buckets],
+            lists: idle.map(|idle| List { oldest: None, newest: None, idle }),
+            hosts: vec![Host::default(); HOSTS],
+            base: None,
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.live
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.live >= self.limit
+    }
+
+    #[inline]
+    pub(super) fn get(&self, id: Id) -> Option<&Flow<K>> {
+        self.slots.get(slot(id))
+    }
+
+    /// The flow between two endpoints, expired or not.
+    #[inline]
+    pub(super) fn between(&self, inside: &K, remote: Remote) -> Option<(Id, &Flow<K>)> {
+        let mut next = self.outbound[self.outbound_bucket(inside, remote)];
+        while let Some(id) = next {
+            let flow = &self.slots[slot(id)];
+            if flow.inside == *inside && flow.remote == remote {
+                return Some((id, flow));
+            }
+            next = flow.outbound;
+        }
+        None
+    }
+
+    /// The flow of an outside port with a remote endpoint, expired or not.
+    #[inline]
+    pub(super) fn at_port(&self, port: u16, remote: Remote) -> Option<(Id, &Flow<K>)> {
+        let mut next = self.inbound[self.inbound_bucket(port, remote)];
+        while let Some(id) = next {
+            let flow = &self.slots[slot(id)];
+            if flow.port == port && flow.remote == remote {
+                return Some((id, flow));
+            }
+            next = flow.inbound;
+        }
+        None
+    }
+
+    /// Whether a flow's idle time is over at `now`.
+    #[inline]
+    pub(super) fn is_expired(&self, flow: &Flow<K>, now: Tick) -> bool {
+        self.deadline(flow) <= now
+    }
+
+    #[inline]
+    fn deadline(&self, flow: &Flow<K>) -> Tick {
+        self.since(flow).after(self.lists[flow.idle as usize].idle)
+    }
+
+    /// When a flow's idle time began.
+    #[inline]
+    pub(super) fn since(&self, flow: &Flow<K>) -> Tick {
+        self.base.unwrap_or_default().plus(flow.since)
+    }
+
+    /// A new flow on a port. `None` where there is no room.
+    pub(super) fn insert(&mut self, inside: K, remote: Remote, port: u16, since: Tick) -> Option<Id> {
+        let since = since.since(*self.base.get_or_insert(since));
+        let (out, back) = (self.outbound_bucket(&inside, remote), self.inbound_bucket(port, remote));
+        let flow = Flow {
+            inside,
+            remote,
+            port,
+            tcp: TcpState::default(),
+            idle: Idle::Short,
+            waiting: false,
+            waiting_since: 0,
+            outbound: self.outbound[out],
+            inbound: self.inbound[back],
+            older: None,
+            newer: None,
+            host_older: None,
+            host_newer: None,
+            since,
+            marks: Marks::default(),
+        };
+        let id = match self.vacant {
+            Some(id) => {
+                let place = &mut self.slots[slot(id)];
+                self.vacant = place.outbound;
+                *place = flow;
+                id
+            }
+            None if self.slots.len() < self.limit => {
+                self.slots.push(flow);
+                Id::new(self.slots.len() as u32)?
+            }
+            None => return None,
+        };
+        self.live += 1;
+        self.outbound[out] = Some(id);
+        self.inbound[back] = Some(id);
+        self.append(id);
+        Some(id)
+    }
+
+    /// Starts the idle time of a flow afresh.
+    #[inline]
+    pub(super) fn refresh(&mut self, id: Id, idle: Idle, since: Tick) {
+        let since = since.since(self.base.unwrap_or_default());
+        let flow = &self.slots[slot(id)];
+        if flow.since == since && flow.idle == idle {
+            return;
+        }
+        self.requeue(id, idle, since);
+    }
+
+    #[inline(never)]
+    fn requeue(&mut self, id: Id, idle: Idle, since: u32) {
+        self.unlink(id);
+        let flow = &mut self.slots[slot(id)];
+        flow.since = since;
+        flow.idle = idle;
+        self.append(id);
+    }
+
+    #[inline]
+    pub(super) fn tcp(&self, id: Id) -> (TcpState, Marks) {
+        let flow = &self.slots[slot(id)];
+        (flow.tcp, flow.marks)
+    }
+
+    /// `waiting`: nobody has answered it.
+    #[inline]
+    pub(super) fn set_tcp(&mut self, id: Id, tcp: TcpState, marks: Marks, waiting: bool, now: Tick) {
+        let flow = &mut self.slots[slot(id)];
+        flow.tcp = tcp;
+        flow.marks = marks;
+        if flow.waiting != waiting {
+            self.set_waiting(id, waiting, now);
+        }
+    }
+
+    #[cold]
+    fn set_waiting(&mut self, id: Id, waiting: bool, now: Tick) {
+        if waiting {
+            self.wait(id, now);
+        } else {
+            self.stop_waiting(id);
+        }
+    }
+
+    /// Flows of an idle time, the longest idle first.
+    pub(super) fn idling(&self, idle: Idle) -> impl Iterator<Item = (Id, &Flow<K>)> {
+        self.chain(self.lists[idle as usize].oldest, |flow| flow.newer)
+    }
+
+    /// Flows that have waited since before `limit` ticks, the longest first, of the inside host with most of them.
+    pub(super) fn waiting_longest(&self, now: Tick, limit: Ticks) -> impl Iterator<Item = (Id, &Flow<K>)> {
+        let waited = move |flow: &Flow<K>| now.low().wrapping_sub(flow.waiting_since) >= limit.low();
+        let mut most = (0, None);
+        for host in &self.hosts {
+            if host.count > most.0 && host.oldest.is_some_and(|id| waited(&self.slots[slot(id)])) {
+                most = (host.count, host.oldest);
+            }
+        }
+        self.chain(most.1, |flow| flow.host_newer).take_while(move |(_, flow)| waited(flow))
+    }
+
+    /// Whether a flow has waited for so long.
+    pub(super) fn has_waited(&self, flow: &Flow<K>, now: Tick, limit: Ticks) -> bool {
+        flow.waiting && now.low().wrapping_sub(flow.waiting_since) >= limit.low()
+    }
+
+    fn chain(&self, first: Option<Id>, next: fn(&Flow<K>) -> Option<Id>) -> impl Iterator<Item = (Id, &Flow<K>)> {
+        let with = |id: Option<Id>| id.map(|id| (id, &self.slots[slot(id)]));
+        std::iter::successors(with(first), move |(_, flow)| with(next(flow)))
+    }
+
+    /// When the next flow expires.
+    pub(super) fn next_expiry(&self) -> Option<Tick> {
+        self.lists.iter().filter_map(|list| Some(self.deadline(&self.slots[slot(list.oldest?)]))).min()
+    }
+
+    /// The flow that has expired longest ago, by one of the idle times.
+    pub(super) fn next_expired(&self, now: Tick) -> Option<(Id, &Flow<K>)> {
+        let oldest = |list: &List| list.oldest.map(|id| (id, &self.slots[slot(id)]));
+        self.lists.iter().filter_map(oldest).find(|(_, flow)| self.is_expired(flow, now))
+    }
+
+    /// Takes a flow out; its port and remote endpoint.
+    pub(super) fn remove(&mut self, id: Id) -> (u16, Remote) {
+        self.unlink(id);
+        if self.slots[slot(id)].waiting {
+            self.stop_waiting(id);
+        }
+        let flow = &self.slots[slot(id)];
+        let (port, remote) = (flow.port, flow.remote);
+        let (out, back) = (self.outbound_bucket(&flow.inside, remote), self.inbound_bucket(port, remote));
+        let (rest_out, rest_back) = (flow.outbound, flow.inbound);
+        if self.outbound[out] == Some(id) {
+            self.outbound[out] = rest_out;
+        } else {
+            let mut next = self.outbound[out];
+            while let Some(before) = next {
+                let link = &mut self.slots[slot(before)].outbound;
+                if *link == Some(id) {
+                    *link = rest_out;
+                    break;
+                }
+                next = *link;
+            }
+        }
+        if self.inbound[back] == Some(id) {
+            self.inbound[back] = rest_back;
+        } else {
+            let mut next = self.inbound[back];
+            while let Some(before) = next {
+                let link = &mut self.slots[slot(before)].inbound;
+                if *link == Some(id) {
+                    *link = rest_back;
+                    break;
+                }
+                next = *link;
+            }
+        }
+        let flow = &mut self.slots[slot(id)];
+        flow.port = 0;
+        flow.outbound = self.vacant;
+        self.vacant = Some(id);
+        self.live -= 1;
+        (port, remote)
+    }
+
+    #[inline]
+    fn outbound_bucket(&self, inside: &K, remote: Remote) -> usize {
+        self.hash.hash(&Ends(inside, remote)) as usize & (self.outbound.len() - 1)
+    }
+
+    #[inline]
+    fn inbound_bucket(&self, port: u16, remote: Remote) -> usize {
+        self.hash.hash(&at_port(port, remote)) as usize & (self.inbound.len() - 1)
+    }
+
+    fn host(&self, inside: &K) -> usize {
+        self.hash.hash(&inside.host()) as usize % HOSTS
+    }
+
+    fn wait(&mut self, id: Id, now: Tick) {
+        let host = self.host(&self.slots[slot(id)].inside);
+        let host = &mut self.hosts[host];
+        host.count += 1;
+        let newest = host.newest.replace(id);
+        match newest {
+            Some(before) => self.slots[slot(before)].host_newer = Some(id),
+            None => host.oldest = Some(id),
+        }
+        let flow = &mut self.slots[slot(id)];
+        flow.waiting = true;
+        flow.waiting_since = now.low();
+        flow.host_older = newest;
+        flow.host_newer = None;
+    }
+
+    fn stop_waiting(&mut self, id: Id) {
+        let host = self.host(&self.slots[slot(id)].inside);
+        let host = &mut self.hosts[host];
+        let flow = &mut self.slots[slot(id)];
+        flow.waiting = false;
+        let (older, newer) = (flow.host_older, flow.host_newer);
+        host.count -= 1;
+        match older {
+            Some(older) => self.slots[slot(older)].host_newer = newer,
+            None => host.oldest = newer,
+        }
+        match newer {
+            Some(newer) => self.slots[slot(newer)].host_older = older,
+            None => host.newest = older,
+        }
+    }
+
+    #[inline]
+    fn append(&mut self, id: Id) {
+        let list = &mut self.lists[self.slots[slot(id)].idle as usize];
+        let newest = list.newest.replace(id);
+        match newest {
+            Some(before) => self.slots[slot(before)].newer = Some(id),
+            None => list.oldest = Some(id),
+        }
+        let flow = &mut self.slots[slot(id)];
+        flow.older = newest;
+        flow.newer = None;
+    }
+
+    #[inline]
+    fn unlink(&mut self, id: Id) {
+        let flow = &self.slots[slot(id)];
+        let (older, newer) = (flow.older, flow.newer);
+        let list = &mut self.lists[flow.idle as usize];
+        match older {
+            Some(older) => self.slots[slot(older)].newer = newer,
+            None => list.oldest = newer,
+        }
+        match newer {
+            Some(newer) => self.slots[slot(newer)].older = older,
+            None => list.newest = older,
+        }
+    }
+}

@@ -716,6 +716,22 @@ fn p42_hairpin_inside_one_home() {
     assert_eq!((inner.src, word(&inner.payload, 0), word(&inner.payload, 2)), (a4(HOST), 40_000, b_port.into()));
 }
 
+/// R5508-7, RFC 7857 §12: a host's echo to the home's own address comes back to it, and so does its answer.
+#[test]
+fn p42_a_hairpinned_echo() {
+    let mut ce = ce();
+    let out = handle(&mut ce, &echo4(HOST, OWN4, 77, true, b"me")).forwarded();
+    let (src, id, dst, _) = tuple(&out);
+    assert_eq!((src.as_str(), dst.as_str()), (OWN, OWN));
+    let at_host = handle(&mut ce, &out).forwarded();
+    assert_valid(&at_host);
+    assert_eq!((tuple(&at_host), at_host[20]), ((OWN4.into(), 77, HOST.into(), 77), 8));
+    let out = handle(&mut ce, &echo4(HOST, OWN4, 77, false, b"me")).forwarded();
+    assert_eq!(tuple(&out).1, id);
+    let back = handle(&mut ce, &out).forwarded();
+    assert_eq!((tuple(&back), back[20]), ((OWN4.into(), 77, HOST.into(), 77), 0));
+}
+
 // Without NAPT.
 
 /// CE-12, P15: a router behind a full address or prefix; everything else stays in the home, by name.

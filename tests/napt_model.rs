@@ -307,7 +307,7 @@ fn run(steps: &[Step], filters: [Filter; 2], seed: u64) -> Result<(), TestCaseEr
                 if !commit {
                     continue;
                 }
-                let segment = numbers.segment(inside, remote, 0, flags, true);
+                let segment = numbers.segment(inside, remote, 0, flags, protocol == Protocol::Tcp);
                 napt.commit_outbound(proposal, Some(&segment), now);
                 if let Some((inside, remote)) = victim {
                     model.flows.retain(|f| (f.protocol, f.inside, f.remote) != (protocol, inside, remote));
@@ -361,14 +361,17 @@ fn run(steps: &[Step], filters: [Filter; 2], seed: u64) -> Result<(), TestCaseEr
                 if !commit {
                     continue;
                 }
-                let mut segment = numbers.segment(proposal.inside, remote, 1, flags, !forged);
+                let mut segment =
+                    numbers.segment(proposal.inside, remote, 1, flags, !forged && protocol == Protocol::Tcp);
                 if forged {
                     segment.flags = TcpFlags { rst: true, ..flags };
                     segment.seq = segment.seq.wrapping_add(1 << 30);
                     segment.ack = segment.ack.wrapping_add(1 << 30);
                 }
                 napt.commit_inbound(proposal, Some(&segment), now);
-                let Some(flow) = model.between(protocol, proposal.inside, remote) else { continue };
+                // Its flow with the same remote endpoint may stand on a shared port.
+                let flow = model.between(protocol, proposal.inside, remote).filter(|f| f.port == port);
+                let Some(flow) = flow else { continue };
                 if protocol == Protocol::Tcp && !forged {
                     let before = flow.phase;
                     flow.phase = internet_sends(before, flags);

@@ -177,7 +177,10 @@ pub fn start_ce(
     end_user_prefix: &str,
     directory: &Path,
 ) -> Result<Helper, LabError> {
-    let config = format!("role: ce\nrules: rules.yaml\nend-user-ipv6-prefix: {end_user_prefix}\n");
+    // Home 1 talks to home 2 unasked (`peers`), which address-dependent filtering is there to stop.
+    let config = format!(
+        "role: ce\nrules: rules.yaml\nend-user-ipv6-prefix: {end_user_prefix}\nnapt: {{filtering: endpoint-independent}}\n"
+    );
     start(runner, program, netns, directory, name, &config)
 }
 

@@ -96,7 +96,7 @@ sysctl: manage
 mtu: {ipv6: 65535, ipv4: 68, lowest-ipv6: 1400}
 icmp: {rfc6791-pool: [203.0.113.9, 203.0.113.8/31, 198.51.100.1], originate: off, ipv6-source: '2001:db8::1', rfc5837-object: true}
 fragments: {lifetime: 3, packets: 100, held-octets: 2000, rewrite-identification: true}
-napt: {enabled: false, max-flows: 2000, sharing: {threshold: 30, tcp: [443, 80], udp: [53]}, filtering: {udp: endpoint-independent}, timers: {udp: 120, tcp-established: 7441, tcp-transitory: 10, icmp: 61}}
+napt: {enabled: false, max-flows: 2000, sharing: {threshold: 30, tcp: [443, 80], udp: [53]}, filtering: {udp: endpoint-independent}, timers: {udp: 120, tcp-established: 7441, tcp-opening: 10, tcp-closing: 11, icmp: 61}}
 udp-zero-checksum: forward
 udp-zero-checksum-ports: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 65535]
 tcp-mss-clamp: 536
@@ -135,8 +135,13 @@ state-directory: state
     let fragments = FragParams { lifetime: Duration::from_secs(3), packets: 100, held_octets: 2000 };
     assert_eq!(params.fragments, fragments);
     let seconds = Duration::from_secs;
-    let timers =
-        Timers { udp: seconds(120), tcp_established: seconds(7441), tcp_transitory: seconds(10), icmp: seconds(61) };
+    let timers = Timers {
+        udp: seconds(120),
+        tcp_established: seconds(7441),
+        tcp_opening: seconds(10),
+        tcp_closing: seconds(11),
+        icmp: seconds(61),
+    };
     let sharing = Sharing { threshold: 30, tcp: vec![443, 80], udp: vec![53] };
     let filtering = Filtering { tcp: None, udp: Some(Filter::EndpointIndependent) };
     assert_eq!(params.napt_params, NaptParams { timers, max_flows: 2000, sharing, filtering });

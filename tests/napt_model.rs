@@ -14,7 +14,8 @@ const ADDR: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 18);
 const TIMERS: Timers = Timers {
     udp: Duration::from_secs(30),
     tcp_established: Duration::from_secs(100),
-    tcp_transitory: Duration::from_secs(20),
+    tcp_opening: Duration::from_secs(20),
+    tcp_closing: Duration::from_secs(15),
     icmp: Duration::from_secs(10),
 };
 
@@ -169,8 +170,11 @@ fn idle(protocol: Protocol, phase: Phase) -> Duration {
     match protocol {
         Protocol::Udp => TIMERS.udp,
         Protocol::Icmp => TIMERS.icmp,
-        Protocol::Tcp if class(phase) == Class::Established => TIMERS.tcp_established,
-        Protocol::Tcp => TIMERS.tcp_transitory,
+        Protocol::Tcp => match class(phase) {
+            Class::Opening => TIMERS.tcp_opening,
+            Class::Established => TIMERS.tcp_established,
+            Class::Closing => TIMERS.tcp_closing,
+        },
     }
 }
 

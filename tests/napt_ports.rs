@@ -90,6 +90,22 @@ fn every_range_is_used_evenly() {
     assert!(chi_square(&by_place) < 21.1, "{}", chi_square(&by_place));
 }
 
+/// RFC 4787 REQ-4, for endpoints with a port of their own.
+#[test]
+fn udp_keeps_the_parity() {
+    let mut napt = napt(set_252(), 4);
+    for n in 0..120 {
+        let me = inside(n);
+        assert_eq!(open(&mut napt, Protocol::Udp, me, NOW).unwrap() % 2, me.port % 2);
+    }
+    let tcp: Vec<u16> = (0..120).map(|n| open(&mut napt, Protocol::Tcp, inside(2 * n), NOW).unwrap()).collect();
+    assert!((30..90).contains(&tcp.iter().filter(|port| **port % 2 == 1).count()), "TCP has no reason to");
+    // A set of odd ports alone: 0x9235 and others with m = 0.
+    let odd = PortParams::new(2, 14).unwrap().port_set(Psid(0x1235)).unwrap();
+    let mut napt = Napt::new(ADDR, odd, &NaptParams::default(), 2);
+    assert!(open(&mut napt, Protocol::Udp, inside(0), NOW).is_ok(), "an even one");
+}
+
 #[test]
 fn the_seed_decides_the_order() {
     let order = |seed| {
@@ -123,14 +139,14 @@ fn a_proposal_that_is_not_committed_takes_nothing() {
 fn a_commit_that_comes_too_late_does_nothing() {
     let mut napt = napt(set_252(), 5);
     let stale: Proposal<Inside> = napt.propose_outbound(Protocol::Udp, inside(1), SERVER, NOW).unwrap();
-    let thief = napt.propose_outbound(Protocol::Udp, inside(2), SERVER, NOW).unwrap();
+    let thief = napt.propose_outbound(Protocol::Udp, inside(3), SERVER, NOW).unwrap();
     assert_eq!(stale.outside, thief.outside);
     napt.commit_outbound(thief, Some(&SYN), NOW);
     napt.commit_outbound(stale, Some(&SYN), NOW);
     assert_eq!(napt.outside_of(Protocol::Udp, inside(1), SERVER, NOW), None);
     assert_eq!(napt.ports_in_use(Protocol::Udp), 1);
 
-    let stale = napt.propose_outbound(Protocol::Udp, inside(2), SERVER, NOW).unwrap();
+    let stale = napt.propose_outbound(Protocol::Udp, inside(3), SERVER, NOW).unwrap();
     let later = NOW + Duration::from_secs(301);
     napt.handle_timeout(later);
     napt.commit_outbound(stale, Some(&SYN), later);

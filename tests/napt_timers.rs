@@ -101,7 +101,7 @@ fn the_defaults_are_the_rfcs() {
     let timers = Timers::default();
     assert_eq!(timers.udp.as_secs(), 5 * 60, "RFC 4787 REQ-5");
     assert_eq!(timers.tcp_established.as_secs(), 2 * 3600 + 4 * 60, "RFC 5382 REQ-5");
-    assert_eq!(timers.tcp_transitory.as_secs(), 4 * 60, "RFC 5382 REQ-5");
+    assert_eq!((timers.tcp_opening.as_secs(), timers.tcp_closing.as_secs()), (4 * 60, 4 * 60), "RFC 5382 REQ-5");
     assert_eq!(timers.icmp.as_secs(), 60, "RFC 5508 REQ-2");
 }
 
@@ -261,7 +261,8 @@ fn timers_are_the_configured_ones() {
     let timers = Timers {
         udp: Duration::from_secs(120),
         tcp_established: Duration::from_secs(8000),
-        tcp_transitory: Duration::from_secs(30),
+        tcp_opening: Duration::from_secs(30),
+        tcp_closing: Duration::from_secs(40),
         icmp: Duration::from_secs(61),
     };
     let mut home = Home::with(timers);
@@ -273,4 +274,6 @@ fn timers_are_the_configured_ones() {
     home.wait(61).sweep();
     assert_eq!(home.tcp(">S").left(Protocol::Tcp), 30);
     assert_eq!(home.tcp("<SA >A").left(Protocol::Tcp), 8000);
+    assert_eq!(home.tcp("<R").left(Protocol::Tcp), 40);
+    assert_eq!(home.tcp(">A >FA <FA >A").left(Protocol::Tcp), 40);
 }

@@ -503,7 +503,8 @@ fn timers(slot: Slot<'_, '_>, r: &mut Reporter<'_>) -> Option<Timers> {
     let timers = Timers {
         udp: seconds("udp", 120, "RFC 4787 REQ-5", default.udp),
         tcp_established: seconds("tcp-established", 7440, "RFC 5382 REQ-5", default.tcp_established),
-        tcp_transitory: seconds("tcp-transitory", 10, "RFC 7857 §2.1", default.tcp_transitory),
+        tcp_opening: seconds("tcp-opening", 10, "RFC 7857 §2.1", default.tcp_opening),
+        tcp_closing: seconds("tcp-closing", 10, "RFC 7857 §2.1", default.tcp_closing),
         icmp: seconds("icmp", 60, "RFC 5508 REQ-2", default.icmp),
     };
     Some(timers)

@@ -54,7 +54,7 @@ pub const DSCP: &[&str] = &["v4-to-v6", "v6-to-v4"];
 pub const NAPT: &[&str] = &["enabled", "max-flows", "sharing", "filtering", "timers"];
 pub const SHARING: &[&str] = &["threshold", "tcp", "udp"];
 pub const FILTERING: &[&str] = &["tcp", "udp"];
-pub const TIMERS: &[&str] = &["udp", "tcp-established", "tcp-transitory", "icmp"];
+pub const TIMERS: &[&str] = &["udp", "tcp-established", "tcp-opening", "tcp-closing", "icmp"];
 pub const CONTROL: &[&str] = &["socket"];
 /// Keys of a rule set.
 pub const RULE_SET: &[&str] = &["version", "date", "dmr-ipv6-prefix", "rules"];
@@ -88,6 +88,7 @@ const SYNONYMS: &[(&str, &str)] = &[
     ("mapping-rules", "rules"),
     ("lowest-ipv6-mtu", "lowest-ipv6"),
     ("pool", "rfc6791-pool"),
+    ("tcp-transitory", "tcp-opening"),
 ];
 
 /// A node on its way to a value: where it stands in the tree, and whom to tell.

@@ -157,7 +157,7 @@ impl<K: InsideKey> Napt<K> {
     /// at random. Idle times are kept in quarters of a second, rounded up.
     ///
     /// A port of 0-1023 is given to an inside port of 0-1023 for as long as there are such, and any other to the
-    /// rest (RFC 4787 REQ-3a); port 0 is never given.
+    /// rest (RFC 4787 REQ-3a); of UDP an odd one to an odd one (REQ-4); port 0 is never given.
     pub fn new(addr: Ipv4Addr, ports: PortSet, params: &NaptParams, seed: u64) -> Self {
         let NaptParams { timers, max_flows, sharing, filtering } = params;
         let filter = if ports.params().k() > 0 { Filter::AddressDependent } else { Filter::EndpointIndependent };
@@ -172,10 +172,9 @@ impl<K: InsideKey> Napt<K> {
             sharing: Vec::new(),
             seed,
         };
-        let (icmp, udp, transitory) = (timers.icmp, timers.udp, timers.tcp_transitory);
-        let tcp = table(Protocol::Tcp, [transitory, timers.tcp_established, transitory]);
-        let udp = table(Protocol::Udp, [udp; 3]);
-        let icmp = table(Protocol::Icmp, [icmp; 3]);
+        let tcp = table(Protocol::Tcp, [timers.tcp_opening, timers.tcp_established, timers.tcp_closing]);
+        let udp = table(Protocol::Udp, [timers.udp; 3]);
+        let icmp = table(Protocol::Icmp, [timers.icmp; 3]);
         let tables = [
             Settings { filter: filtering.tcp.unwrap_or(filter), sharing: sharing.tcp.clone(), ..tcp },
             Settings { filter: filtering.udp.unwrap_or(filter), sharing: sharing.udp.clone(), ..udp },

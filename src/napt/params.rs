@@ -8,8 +8,10 @@ pub struct Timers {
     pub udp: Duration,
     /// TCP established, default 7440 s (RFC 5382 REQ-5).
     pub tcp_established: Duration,
-    /// TCP partly open or closing, default 240 s (RFC 5382 REQ-5).
-    pub tcp_transitory: Duration,
+    /// TCP partly open, default 240 s (RFC 5382 REQ-5, RFC 7857 §2.1).
+    pub tcp_opening: Duration,
+    /// TCP after both FINs or a reset, default 240 s (RFC 5382 REQ-5, RFC 7857 §2.1, §2.2).
+    pub tcp_closing: Duration,
     /// ICMP query, default 60 s (RFC 5508 REQ-2).
     pub icmp: Duration,
 }
@@ -18,7 +20,8 @@ impl Default for Timers {
         Timers {
             udp: Duration::from_secs(300),
             tcp_established: Duration::from_secs(7440),
-            tcp_transitory: Duration::from_secs(240),
+            tcp_opening: Duration::from_secs(240),
+            tcp_closing: Duration::from_secs(240),
             icmp: Duration::from_secs(60),
         }
     }

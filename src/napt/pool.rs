@@ -14,43 +14,47 @@ pub(super) enum Class {
 }
 
 impl Class {
-    /// Ports of one class for as long as it lasts, then those of the other.
-    fn preference(self) -> [Class; 2] {
+    fn other(self) -> Class {
         match self {
-            Class::System => [Class::System, Class::Dynamic],
-            Class::Dynamic => [Class::Dynamic, Class::System],
+            Class::System => Class::Dynamic,
+            Class::Dynamic => Class::System,
         }
     }
 }
 
-/// A sparse set per class: `free` in no order, `place` says where in it a port stands.
+/// A sparse set for each class and parity: `free` in no order, `place` says where in it a port stands.
 pub(super) struct PortPool {
-    free: [Vec<PortIndex>; 2],
+    set: PortSet,
+    free: [Vec<PortIndex>; 4],
     place: Vec<u16>,
     /// Indices below this are of class `System`: the set is ascending.
     system: u32,
+    parity: bool,
     /// Ports to hand out when all are free.
     capacity: usize,
 }
 
 impl PortPool {
-    /// All ports of the set but port 0, which no host answers to. `classes`: whether 0-1023 is a class of its own.
-    pub(super) fn new(ports: &PortSet, classes: bool) -> PortPool {
+    /// All ports of the set but port 0, which no host answers to. `classes`: whether 0-1023 is a class of its own;
+    /// `parity`: whether odd ports and even ones are told apart.
+    pub(super) fn new(ports: &PortSet, classes: bool, parity: bool) -> PortPool {
         let count = ports.count();
         let below = |limit: u16| (0..count).take_while(|n| ports.nth(*n).is_some_and(|p| p < limit)).count() as u32;
         let mut pool = PortPool {
-            free: [Vec::new(), Vec::new()],
+            set: *ports,
+            free: Default::default(),
             place: vec![0; count as usize],
             system: if classes { below(1024) } else { 0 },
+            parity,
             capacity: 0,
         };
-        // Room for the whole class at once: `give` on the packet path never allocates.
-        pool.free[Class::System as usize].reserve_exact(pool.system as usize);
-        pool.free[Class::Dynamic as usize].reserve_exact((count - pool.system) as usize);
-        for index in below(1)..count {
-            pool.give(index as PortIndex);
-        }
-        pool.capacity = pool.free.iter().map(Vec::len).sum();
+        let first = below(1);
+        let mut sizes = [0; 4];
+        (first..count).for_each(|index| sizes[pool.list_of(index as PortIndex)] += 1);
+        // Room for all of a list at once: `give` on the packet path never allocates.
+        pool.free.iter_mut().zip(sizes).for_each(|(free, size)| free.reserve_exact(size));
+        (first..count).for_each(|index| pool.give(index as PortIndex));
+        pool.capacity = pool.len();
         pool
     }
 
@@ -64,10 +68,13 @@ impl PortPool {
         self.free.iter().map(Vec::len).sum()
     }
 
-    /// The port that `draw` falls on.
-    pub(super) fn pick(&self, class: Class, draw: u64) -> Option<PortIndex> {
-        class.preference().into_iter().find_map(|class| {
-            let free = &self.free[class as usize];
+    /// The port that `draw` falls on, of this class and of the parity of `like` while there are such; else of the
+    /// other parity, else of the other class.
+    pub(super) fn pick(&self, class: Class, like: u16, draw: u64) -> Option<PortIndex> {
+        let odd = self.odd(like);
+        let lists = [(class, odd), (class, !odd), (class.other(), odd), (class.other(), !odd)];
+        lists.into_iter().find_map(|(class, odd)| {
+            let free = &self.free[list(class, odd)];
             let at = (u128::from(draw) * free.len() as u128) >> 64;
             free.get(at as usize).copied()
         })
@@ -75,7 +82,8 @@ impl PortPool {
 
     /// Takes a port out; `false` where it was not free.
     pub(super) fn take(&mut self, index: PortIndex) -> bool {
-        let free = &mut self.free[self.class_of(index) as usize];
+        let list = self.list_of(index);
+        let free = &mut self.free[list];
         let Some(&place) = self.place.get(usize::from(index)) else { return false };
         if free.get(usize::from(place)) != Some(&index) {
             return false;
@@ -89,14 +97,24 @@ impl PortPool {
 
     /// Puts back a port that `take` took.
     pub(super) fn give(&mut self, index: PortIndex) {
-        let free = &mut self.free[self.class_of(index) as usize];
+        let list = self.list_of(index);
+        let free = &mut self.free[list];
         self.place[usize::from(index)] = free.len() as u16;
         free.push(index);
     }
 
-    fn class_of(&self, index: PortIndex) -> Class {
-        if u32::from(index) < self.system { Class::System } else { Class::Dynamic }
+    fn odd(&self, port: u16) -> bool {
+        self.parity && port % 2 == 1
     }
+
+    fn list_of(&self, index: PortIndex) -> usize {
+        let class = if u32::from(index) < self.system { Class::System } else { Class::Dynamic };
+        list(class, self.set.nth(u32::from(index)).is_some_and(|port| self.odd(port)))
+    }
+}
+
+fn list(class: Class, odd: bool) -> usize {
+    class as usize * 2 + usize::from(odd)
 }
 
 #[cfg(test)]
@@ -105,35 +123,49 @@ mod tests {
 
     #[test]
     fn a_whole_address_keeps_port_0_back_and_the_classes_apart() {
-        let mut pool = PortPool::new(&PortSet::ALL, true);
+        let mut pool = PortPool::new(&PortSet::ALL, true, false);
         assert_eq!(pool.capacity(), 65_535);
         assert!(!pool.take(0), "port 0 is nobody's");
         for draw in [0, 1 << 40, u64::MAX / 2, u64::MAX] {
-            assert!((1..1024).contains(&pool.pick(Class::System, draw).unwrap()));
-            assert!(pool.pick(Class::Dynamic, draw).unwrap() >= 1024);
+            assert!((1..1024).contains(&pool.pick(Class::System, 7, draw).unwrap()));
+            assert!(pool.pick(Class::Dynamic, 7, draw).unwrap() >= 1024);
         }
     }
 
     #[test]
     fn the_other_class_serves_when_one_is_used_up() {
-        let mut pool = PortPool::new(&PortSet::ALL, true);
+        let mut pool = PortPool::new(&PortSet::ALL, true, false);
         (1..1024).for_each(|index| assert!(pool.take(index)));
-        assert!(pool.pick(Class::System, 5).unwrap() >= 1024);
+        assert!(pool.pick(Class::System, 7, 5).unwrap() >= 1024);
         (1024..=65_535).for_each(|index| assert!(pool.take(index)));
-        assert_eq!(pool.pick(Class::Dynamic, 5), None);
+        assert_eq!(pool.pick(Class::Dynamic, 7, 5), None);
         pool.give(700);
-        assert_eq!(pool.pick(Class::Dynamic, u64::MAX), Some(700));
+        assert_eq!(pool.pick(Class::Dynamic, 7, u64::MAX), Some(700));
+    }
+
+    #[test]
+    fn parity_stays_while_the_class_has_it() {
+        let mut pool = PortPool::new(&PortSet::ALL, true, true);
+        for like in [2000, 2001u16] {
+            for draw in [0, 1 << 40, u64::MAX / 2, u64::MAX] {
+                assert_eq!(pool.pick(Class::System, like, draw).unwrap() % 2, like % 2);
+                assert_eq!(pool.pick(Class::Dynamic, like, draw).unwrap() % 2, like % 2);
+            }
+        }
+        (1..1024).step_by(2).for_each(|index| assert!(pool.take(index)));
+        let even = pool.pick(Class::System, 500 + 1, 1 << 60).unwrap();
+        assert!(even < 1024 && even % 2 == 0, "the class before the parity");
     }
 
     #[test]
     fn identifiers_have_one_class() {
-        let pool = PortPool::new(&PortSet::ALL, false);
-        assert!((0..1000).any(|n| pool.pick(Class::Dynamic, n << 54).unwrap() < 1024));
+        let pool = PortPool::new(&PortSet::ALL, false, false);
+        assert!((0..1000).any(|n| pool.pick(Class::Dynamic, 7, n << 54).unwrap() < 1024));
     }
 
     #[test]
     fn a_taken_port_is_free_again_only_when_given() {
-        let mut pool = PortPool::new(&PortSet::ALL, true);
+        let mut pool = PortPool::new(&PortSet::ALL, true, false);
         assert!(pool.take(5000));
         assert!(!pool.take(5000));
         pool.give(5000);

@@ -52,8 +52,8 @@ impl<K: InsideKey> Ports<K> {
         self.pool.len()
     }
 
-    pub(super) fn pick(&self, class: Class, draw: u64) -> Option<PortIndex> {
-        self.pool.pick(class, draw)
+    pub(super) fn pick(&self, class: Class, like: u16, draw: u64) -> Option<PortIndex> {
+        self.pool.pick(class, like, draw)
     }
 
     /// Shared ports, in no order.

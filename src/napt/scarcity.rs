@@ -40,7 +40,7 @@ impl<K: InsideKey> Table<K> {
             Protocol::Tcp | Protocol::Udp if inside.port() < 1024 => Class::System,
             _ => Class::Dynamic,
         };
-        let free = self.ports.pick(class, draw);
+        let free = self.ports.pick(class, inside.port(), draw);
         let shares = self.shares(remote);
         if !shares && let Some(index) = free {
             return self.with_room(index, false, now);

@@ -42,7 +42,7 @@ pub(super) struct Table<K> {
 impl<K: InsideKey> Table<K> {
     pub(super) fn new(of: Settings) -> Table<K> {
         let ported = of.protocol != Protocol::Icmp;
-        let pool = PortPool::new(&of.ports, ported);
+        let pool = PortPool::new(&of.ports, ported, of.protocol == Protocol::Udp);
         let permits = if of.filter == Filter::AddressDependent { of.limit } else { 0 };
         Table {
             protocol: of.protocol,

@@ -396,9 +396,10 @@ impl Explainer {
         let timers = &params.napt_params.timers;
         match seen.transport {
             Transport::Tcp { .. } => format!(
-                "{} s (established) or {} s (opening, closing)",
+                "{} s (established), {} s (opening) or {} s (closing)",
                 timers.tcp_established.as_secs(),
-                timers.tcp_transitory.as_secs()
+                timers.tcp_opening.as_secs(),
+                timers.tcp_closing.as_secs()
             ),
             Transport::Echo { .. } => format!("{} s", timers.icmp.as_secs()),
             _ => format!("{} s", timers.udp.as_secs()),

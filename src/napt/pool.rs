@@ -154,7 +154,7 @@ mod tests {
         }
         (1..1024).step_by(2).for_each(|index| assert!(pool.take(index)));
         let even = pool.pick(Class::System, 500 + 1, 1 << 60).unwrap();
-        assert!(even < 1024 && even % 2 == 0, "the class before the parity");
+        assert!(even < 1024 && even.is_multiple_of(2), "the class before the parity");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use crate::map::{Dmr, RuleId, RuleTable, Unmapped};
 use crate::siit::FlowKind;
-use crate::verdict::DropReason;
+use crate::verdict::{Direction, DropReason};
 
 /// The drop reason of a lookup that led nowhere.
 pub fn reason_of(unmapped: Unmapped, kind: FlowKind) -> DropReason {
@@ -13,6 +13,17 @@ pub fn reason_of(unmapped: Unmapped, kind: FlowKind) -> DropReason {
         Unmapped::PortExcluded => DropReason::PortExcluded,
         Unmapped::PsidUnassigned => DropReason::PsidUnassigned,
         Unmapped::PortNeeded => kind.portless_reason(),
+    }
+}
+
+/// Whether the customer's address in a packet is shared, so that only a port says whose it is.
+pub fn needs_port(table: &RuleTable, direction: Direction, src: u128, dst: u128) -> bool {
+    match direction {
+        Direction::V4ToV6 => {
+            let dst = Ipv4Addr::from_bits(dst as u32);
+            matches!(table.by_ipv4(dst, None), Err(Unmapped::PortNeeded))
+        }
+        Direction::V6ToV4 => table.by_ipv6(Ipv6Addr::from_bits(src)).is_some_and(|id| table.get(id).is_shared()),
     }
 }
 

@@ -12,7 +12,8 @@ use crate::desk::Desk;
 use crate::engine::{Engine, TransmitKind};
 use crate::frag::{FragParams, FragTable, Key};
 use crate::hold::{self, Hold, Pass, Role, Stop};
-use crate::map::{Customer, PortSet, Provisioning, RuleId, RuleTable, Unmapped};
+use crate::map::{Customer, PortSet, Provisioning, RuleId, RuleTable};
+use crate::mapping;
 use crate::napt::{Inside, Napt, NaptParams, Proposal, Protocol, Refusal, Segment, TcpFlags};
 use crate::reply::{DUMMY_IPV4, IcmpParams};
 use crate::siit::{
@@ -183,15 +184,7 @@ impl Role for Core {
             return true;
         }
         // A neighbour's address may be shared.
-        match key.direction {
-            Direction::V4ToV6 => {
-                let dst = Ipv4Addr::from_bits(key.dst as u32);
-                matches!(self.table.by_ipv4(dst, None), Err(Unmapped::PortNeeded))
-            }
-            Direction::V6ToV4 => {
-                self.table.by_ipv6(Ipv6Addr::from_bits(key.src)).is_some_and(|id| self.table.get(id).is_shared())
-            }
-        }
+        mapping::needs_port(&self.table, key.direction, key.src, key.dst)
     }
 
     /// The host of the home, or whoever sends to it.

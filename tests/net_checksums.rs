@@ -26,6 +26,8 @@ struct Link {
     homes: Vec<Home>,
     /// Who sends packets here whose checksums its own device is to finish.
     unfinished: Option<String>,
+    /// Whether superpackets come by, whose checksums a kernel completes.
+    cut: bool,
 }
 
 /// What was found on one link: packets whose checksum tshark says is good.
@@ -72,6 +74,7 @@ fn capture(world: &World, unfinished: bool) -> Vec<Link> {
             tcpdump,
             homes: homes.to_vec(),
             unfinished: sender.filter(|_| unfinished).map(str::to_owned),
+            cut: unfinished,
         }
     };
     let mut links = vec![
@@ -110,7 +113,7 @@ fn look(links: Vec<Link>) -> Vec<(String, Good)> {
     let looked = |link: Link| {
         let summary = link.tcpdump.interrupt();
         assert!(summary.contains("\n0 packets dropped by kernel"), "{}: {summary}", link.name);
-        let good = tshark(&link.name, &link.file, link.unfinished.as_deref());
+        let good = tshark(&link.name, &link.file, link.unfinished.as_deref(), link.cut);
         (link.name, good)
     };
     std::thread::scope(|scope| {
@@ -158,7 +161,7 @@ fn quotes_all(fields: &[Vec<&str>]) -> bool {
     }
 }
 
-fn tshark(name: &str, file: &std::path::Path, unfinished: Option<&str>) -> Good {
+fn tshark(name: &str, file: &std::path::Path, unfinished: Option<&str>, cut: bool) -> Good {
     let mut command = Command::new("tshark");
     command.arg("-n").arg("-r").arg(file).args(["-Y", "ip or ipv6", "-T", "fields"]);
     for protocol in ["ip", "tcp", "udp", "udplite", "dccp"] {
@@ -172,9 +175,9 @@ fn tshark(name: &str, file: &std::path::Path, unfinished: Option<&str>) -> Good 
     let mut good = Good::default();
     for line in String::from_utf8(output.stdout).unwrap().lines() {
         let mut fields: Vec<Vec<&str>> = line.split('\t').map(|field| field.split(',').collect()).collect();
-        // traceroute writes 0xffff for a TCP checksum of 0, which is as good, and which tshark calls bad. On its way
-        // through a translator it becomes another one.
-        if name == "internet" || name.starts_with("lan") {
+        // traceroute, and a kernel that completes a partial checksum (CSUM_MANGLED_0), write 0xffff for a TCP checksum of
+        // 0, which is as good, and which tshark calls bad. On its way through a translator it becomes another one.
+        if cut || name == "internet" || name.starts_with("lan") {
             let sums = fields[18].clone();
             let unusual = |sum: &&str| *sum == "0xffff";
             fields[7].iter_mut().zip(&sums).filter(|(_, sum)| unusual(sum)).for_each(|(status, _)| *status = GOOD);

@@ -578,3 +578,16 @@ fn the_oldest_of_the_heaviest_gives_way() {
         assert!(known(&mut br, src, n as u16), "{n}");
     }
 }
+
+/// FRAG-8, RULE-17: without NAPT, later fragments to a neighbour with a shared address go where their first one goes.
+#[test]
+fn later_fragments_to_a_neighbour_follow_the_first() {
+    let rules = vec![rule("2001:db8::/40", "192.0.2.0/24", 16), rule("2001:db8:f000::/48", "203.0.113.1/32", 0)];
+    let ours = provisioning(rules, "2001:db8:ffff::/64", Some("2001:db8:f000::/48"));
+    let parts = cut4(&udp4("203.0.113.1", 7777, CE4, PORT, &body(3000)), 5, &[0, 1000, 2000]);
+    for order in orders(3) {
+        let mut home = Ce::new(&ours, &CeParams { napt: false, ..ce_params() });
+        let out = whole(&send(&mut home, &parts, &order));
+        assert_eq!(tuple(&out), ("2001:db8:f000::cb00:7101:0".into(), 7777, CE.into(), PORT));
+    }
+}

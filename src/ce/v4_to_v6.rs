@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::{CeMap, protocol_of, refused};
-use crate::map::Psid;
+use crate::map::{Psid, Unmapped};
 use crate::mapping::embed;
 use crate::napt::{Inside, Remote};
 use crate::siit::{ErrorFlow, Flow, FlowKind};
@@ -20,6 +20,11 @@ pub(super) fn packet(map: &CeMap, flow: &Flow<Ipv4Addr>) -> Result<Flow<Ipv6Addr
     check_source(map, &out)?;
     if out.kind == FlowKind::Echo {
         out.dst_port = out.src_port;
+    }
+    // Without its port it would go to the BR, where the first one of a neighbour's packet never passes.
+    let waits = out.kind.portless_reason() == DropReason::FragmentWithoutPort && !out.kind.has_ports();
+    if waits && matches!(map.table.by_ipv4(out.dst, None), Err(Unmapped::PortNeeded)) {
+        return Err(DropReason::FragmentWithoutPort);
     }
     let dst = destination(map, out.dst, out.dst_port())?;
     Ok(out.between(own(map, out.src), dst))

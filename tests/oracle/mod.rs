@@ -427,6 +427,10 @@ impl Oracle {
         }
         self.check_own(customer, out.src, out.src_port(), flow)?;
         let src = self.rules[customer.rule].address(out.src, customer.psid);
+        // The first one goes to the neighbour that has its port, so this one cannot go to the BR.
+        if out.later && matches!(self.owner4(out.dst, None), Err(None)) {
+            return Err(vec![DropReason::FragmentWithoutPort]);
+        }
         Ok(out.to(src, self.destination(customer, out.dst, out.dst_port())?))
     }
 

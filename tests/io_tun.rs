@@ -93,7 +93,7 @@ fn a_persistent_device_is_taken_when_it_is_free() {
 struct MirrorNet {
     host: Namespace,
     _router: Namespace,
-    running: Running,
+    running: Running<Mirror>,
     seen: Vec<Arc<Seen>>,
 }
 
@@ -112,7 +112,7 @@ impl MirrorNet {
         let (device, _) = router.block_on(async || setup::install(&plan).await.unwrap());
         let mirror = Mirror::default();
         let seen = vec![mirror.seen.clone()];
-        let running = run::start(device, vec![Box::new(mirror)]).unwrap();
+        let running = run::start(device, vec![mirror]).unwrap();
         MirrorNet { host, _router: router, running, seen }
     }
 
@@ -151,7 +151,7 @@ fn tcp_comes_in_segments_of_many_packets_with_a_true_header() {
     // The mtu metric of the IPv4 route holds for what is inside a superpacket; IPv6 has the veth's 1500.
     assert!(net.sum(|s| &s.longest_segment) <= 1500);
     assert_eq!(net.sum(|s| &s.contradictions), 0);
-    net.running.stop().unwrap();
+    net.running.stop().result.unwrap();
     let (counters, io) = net.running.counters();
     assert_eq!(io.reads, counters.directions.iter().map(|d| d.received.packets).sum::<u64>());
     assert_eq!(io.reads, net.sum(|s| &s.packets));
@@ -183,12 +183,12 @@ fn a_removed_device_ends_its_threads_and_says_so() {
     }
     let namespace = Namespace::router();
     let (device, _installed) = namespace.block_on(async || setup::install(&plan("mapt-t", &[])).await.unwrap());
-    let engines: Vec<Box<dyn Engine>> = device.queues.iter().map(|_| Box::<Mirror>::default() as _).collect();
+    let engines = device.queues.iter().map(|_| Mirror::default()).collect();
     let mut running = run::start(device, engines).unwrap();
     namespace.ip("link delete mapt-t");
     namespace.block_on(async || {
         tokio::time::timeout(Duration::from_secs(10), running.ended()).await.unwrap();
-        let error = running.stop().unwrap_err();
+        let error = running.stop().result.unwrap_err();
         assert_eq!(error, RunError::Gone("mapt-t".into()));
         assert_eq!(error.to_string(), "TUN device `mapt-t` was removed while it was in use");
     });
@@ -245,15 +245,15 @@ fn timers_fire_without_traffic_and_refused_packets_are_counted() {
     });
     let mut good = vec![0x45, 0, 0, 20, 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2];
     let due = vec![
-        (Duration::from_millis(40), PacketBuf::from_slice(&good)),
-        (Duration::from_millis(20), {
+        (run::BEGIN + Duration::from_millis(40), PacketBuf::from_slice(&good)),
+        (run::BEGIN + Duration::from_millis(20), {
             good[0] = 0x15;
             PacketBuf::from_slice(&good)
         }),
     ];
     let late = Arc::new(AtomicU64::new(0));
     let engine = Clockwork { due, ready: None, late: late.clone() };
-    let mut running = run::start(device, vec![Box::new(engine)]).unwrap();
+    let mut running = run::start(device, vec![engine]).unwrap();
     wait_for("both packets", || {
         let (_, io) = running.counters();
         io.writes + io.write_errors_total() == 2
@@ -263,5 +263,30 @@ fn timers_fire_without_traffic_and_refused_packets_are_counted() {
     assert_eq!((io.writes, errors.len()), (1, 1), "{io:?}");
     assert!(errors[0].0.starts_with("EINVAL") && errors[0].1 == 1);
     assert!(late.load(Ordering::Relaxed) < 1000);
-    running.stop().unwrap();
+    running.stop().result.unwrap();
+}
+
+#[test]
+fn jobs_reach_an_idle_engine_and_end_with_it() {
+    if !privileged() {
+        return;
+    }
+    let namespace = Namespace::router();
+    let (device, _installed) = namespace.block_on(async || setup::install(&plan("mapt-t", &[])).await.unwrap());
+    let engines = device.queues.iter().map(|_| Mirror::default()).collect();
+    let mut running = run::start(device, engines).unwrap();
+    let jobs = running.jobs();
+    namespace.block_on(async || {
+        for (queue, jobs) in jobs.iter().enumerate() {
+            let (name, now) = jobs
+                .call(|_: &mut Mirror, now| (std::thread::current().name().map(str::to_owned), now))
+                .await
+                .expect("the thread lives");
+            assert_eq!(name, Some(format!("queue-{queue}")));
+            assert!(now >= run::BEGIN && now < run::BEGIN + Duration::from_secs(60), "{now:?}");
+        }
+    });
+    let stopped = running.stop();
+    assert_eq!((stopped.engines.len(), stopped.result), (jobs.len(), Ok(())));
+    namespace.block_on(async || assert_eq!(jobs[0].call(|_, _| ()).await, None, "nobody is left to do it"));
 }

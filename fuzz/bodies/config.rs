@@ -4,6 +4,7 @@ use std::io;
 use std::path::Path;
 
 use mapt::config::{Config, ConfigError, Document, Findings, Role, RuleSet};
+use mapt::engine::Engine;
 use mapt::frag::FragParams;
 use mapt::ops;
 use mapt::wire::PacketBuf;

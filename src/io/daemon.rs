@@ -14,7 +14,7 @@ use super::run::{self, RunError, Running};
 use super::setup::{self, SetupError};
 use super::{report, tun};
 use crate::config::Loaded;
-use crate::engine::Engine;
+use crate::ops::engine::Machine;
 use crate::ops::{self, files};
 
 /// A MAP-T (RFC 7599) translator between IPv4 and IPv6. SIGTERM and SIGINT end it, SIGUSR1 prints its counters.
@@ -115,7 +115,7 @@ fn print(text: &str) {
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
-fn serve(plan: &Plan, build: impl Fn(usize) -> Vec<Box<dyn Engine>>) -> Result<(), DaemonError> {
+fn serve(plan: &Plan, build: impl Fn(usize) -> Vec<Machine>) -> Result<(), DaemonError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(DaemonError::Runtime)?;
     runtime.block_on(async {
         // Before anything is done that a signal would leave undone.
@@ -146,15 +146,15 @@ fn serve(plan: &Plan, build: impl Fn(usize) -> Vec<Box<dyn Engine>>) -> Result<(
         notify("STOPPING=1");
         // The routes first: what comes after them would be lost in the TUN.
         installed.remove().await;
-        let result = running.stop();
+        let stopped = running.stop();
         let (engines, io) = running.counters();
         print(&report::table(&plan.tun, &engines, &io));
-        Ok(result?)
+        Ok(stopped.result?)
     })
 }
 
 /// Until a signal or a thread's end.
-async fn attend(plan: &Plan, signals: &mut Signals, running: &mut Running) {
+async fn attend(plan: &Plan, signals: &mut Signals, running: &mut Running<Machine>) {
     loop {
         tokio::select! {
             () = running.ended() => return,

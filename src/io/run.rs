@@ -1,15 +1,15 @@
 //! The run loop: one plain thread for each TUN queue, each with an engine of its own.
 
 use std::os::fd::AsFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::tun::{Device, Tun};
 use crate::engine::Engine;
@@ -20,6 +20,10 @@ use crate::wire::PacketBuf;
 /// Packets handled between two looks at the clock, the stop flag and the timers: half a millisecond of 64 KB
 /// packets.
 const BURST: u32 = 32;
+
+/// Where the engines' clock begins: flows that a former process left began to idle before this one, the longest idle
+/// time being a week.
+pub const BEGIN: Duration = Duration::from_secs(700_000);
 
 /// Errors of device writes that have a counter of their own.
 const WRITE_ERRORS: [(Errno, &str); 6] = [
@@ -120,45 +124,125 @@ pub enum RunError {
     Start(&'static str, String),
 }
 
-#[derive(Debug)]
-struct Stop {
-    flag: AtomicBool,
-    event: EventFd,
+/// What a queue's thread does with its engine between two bursts.
+type Job<E> = Box<dyn FnOnce(&mut E, Duration) + Send>;
+
+/// What waits for a queue's thread. The data path looks at `waiting` alone.
+struct Inbox<E> {
+    /// `None` where nobody will take them any more.
+    jobs: Mutex<Option<Vec<Job<E>>>>,
+    waiting: AtomicBool,
+    stop: AtomicBool,
+    bell: EventFd,
 }
 
-impl Stop {
-    fn is_set(&self) -> bool {
-        self.flag.load(Ordering::Relaxed)
+impl<E> Inbox<E> {
+    fn new() -> Result<Inbox<E>, RunError> {
+        let bell = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
+            .map_err(|errno| RunError::Start("no event descriptor", errno.to_string()))?;
+        Ok(Inbox {
+            jobs: Mutex::new(Some(Vec::new())),
+            waiting: AtomicBool::new(false),
+            stop: AtomicBool::new(false),
+            bell,
+        })
     }
 
-    fn set(&self) {
-        self.flag.store(true, Ordering::Relaxed);
-        // Never read: it stays readable for every thread.
-        let _ = self.event.write(1);
+    fn ring(&self) {
+        let _ = self.bell.write(1);
+    }
+
+    fn stop(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.ring();
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    fn post(&self, job: Job<E>) {
+        if let Some(jobs) = &mut *self.jobs.lock().unwrap_or_else(PoisonError::into_inner) {
+            jobs.push(job);
+            self.waiting.store(true, Ordering::Release);
+        }
+        self.ring();
+    }
+
+    #[cold]
+    fn take(&self) -> Vec<Job<E>> {
+        let _ = self.bell.read();
+        self.waiting.store(false, Ordering::Release);
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner).as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// Drops what waits and what comes.
+    fn close(&self) {
+        *self.jobs.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
+
+impl<E> std::fmt::Debug for Inbox<E> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Inbox").field("stop", &self.stop).finish_non_exhaustive()
+    }
+}
+
+/// A way to a queue's engine from another thread.
+#[derive(Debug)]
+pub struct Jobs<E>(Arc<Inbox<E>>);
+
+impl<E> Clone for Jobs<E> {
+    fn clone(&self) -> Self {
+        Jobs(Arc::clone(&self.0))
+    }
+}
+
+impl<E: 'static> Jobs<E> {
+    /// Has the queue's thread do something with its engine between two bursts, and waits for the answer; what the
+    /// engine then has to send is sent. Packets wait meanwhile: bounded work, some microseconds. `None` where the
+    /// thread has ended.
+    pub async fn call<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut E, Duration) -> T + Send + 'static,
+    ) -> Option<T> {
+        let (tell, told) = oneshot::channel();
+        self.0.post(Box::new(move |engine, now| {
+            // Nobody waits any more: done all the same.
+            let _ = tell.send(work(engine, now));
+        }));
+        told.await.ok()
     }
 }
 
 /// The running threads of one device. Dropping it stops them.
 #[derive(Debug)]
-pub struct Running {
+pub struct Running<E> {
     name: String,
-    stop: Arc<Stop>,
-    threads: Vec<JoinHandle<Result<(), RunError>>>,
+    threads: Vec<JoinHandle<(E, Result<(), RunError>)>>,
+    inboxes: Vec<Arc<Inbox<E>>>,
     engines: Vec<Arc<Counters>>,
     queues: Vec<Arc<IoCounters>>,
     ended: mpsc::UnboundedReceiver<()>,
 }
 
-/// Starts a thread for each queue with the engine of the same index; the clock begins at 0.
-pub fn start(device: Device, engines: Vec<Box<dyn Engine>>) -> Result<Running, RunError> {
+/// What is left of threads that have ended.
+#[derive(Debug)]
+pub struct Stopped<E> {
+    /// The engines, without those of threads that panicked.
+    pub engines: Vec<E>,
+    /// The first error of a thread.
+    pub result: Result<(), RunError>,
+}
+
+/// Starts a thread for each queue with the engine of the same index; the clock begins at `BEGIN`.
+pub fn start<E: Engine + 'static>(device: Device, engines: Vec<E>) -> Result<Running<E>, RunError> {
     debug_assert_eq!(device.queues.len(), engines.len());
-    let event = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
-        .map_err(|errno| RunError::Start("no event descriptor", errno.to_string()))?;
     let (ended_tx, ended) = mpsc::unbounded_channel();
     let mut running = Running {
         name: device.name,
-        stop: Arc::new(Stop { flag: AtomicBool::new(false), event }),
         threads: Vec::new(),
+        inboxes: Vec::new(),
         engines: Vec::new(),
         queues: Vec::new(),
         ended,
@@ -166,10 +250,12 @@ pub fn start(device: Device, engines: Vec<Box<dyn Engine>>) -> Result<Running, R
     let epoch = Instant::now();
     for (queue, (tun, engine)) in device.queues.into_iter().zip(engines).enumerate() {
         let counters = Arc::new(IoCounters::default());
+        let inbox = Arc::new(Inbox::new()?);
         running.engines.push(engine.counters());
         running.queues.push(counters.clone());
-        let worker = Queue { name: running.name.clone(), tun, engine, counters, stop: running.stop.clone(), epoch };
-        let tell = EndTeller(ended_tx.clone());
+        running.inboxes.push(inbox.clone());
+        let worker = Queue { name: running.name.clone(), tun, engine, counters, inbox: inbox.clone(), epoch };
+        let tell = EndTeller(ended_tx.clone(), inbox);
         let thread = std::thread::Builder::new().name(format!("queue-{queue}")).spawn(move || {
             let _tell = tell;
             worker.run()
@@ -180,18 +266,24 @@ pub fn start(device: Device, engines: Vec<Box<dyn Engine>>) -> Result<Running, R
 }
 
 /// Tells that a thread has ended, also by a panic.
-struct EndTeller(mpsc::UnboundedSender<()>);
+struct EndTeller<E>(mpsc::UnboundedSender<()>, Arc<Inbox<E>>);
 
-impl Drop for EndTeller {
+impl<E> Drop for EndTeller<E> {
     fn drop(&mut self) {
+        self.1.close();
         let _ = self.0.send(());
     }
 }
 
-impl Running {
+impl<E> Running<E> {
     /// Returns when a thread has ended by itself; `stop` tells why.
     pub async fn ended(&mut self) {
         self.ended.recv().await;
+    }
+
+    /// Ways to the engines, by queue.
+    pub fn jobs(&self) -> Vec<Jobs<E>> {
+        self.inboxes.iter().map(|inbox| Jobs(Arc::clone(inbox))).collect()
     }
 
     /// The sums over all queues.
@@ -206,40 +298,54 @@ impl Running {
         (engines, queues)
     }
 
-    /// Stops every thread, closes the device and returns the first error.
-    pub fn stop(&mut self) -> Result<(), RunError> {
-        self.stop.set();
-        let mut result = Ok(());
+    /// Stops every thread and closes the device.
+    pub fn stop(&mut self) -> Stopped<E> {
+        self.inboxes.iter().for_each(|inbox| inbox.stop());
+        let mut stopped = Stopped { engines: Vec::new(), result: Ok(()) };
         for (queue, thread) in self.threads.drain(..).enumerate() {
-            let ended = thread.join().unwrap_or_else(|_| Err(RunError::Panicked(self.name.clone(), queue)));
-            if result.is_ok() {
-                result = ended;
+            let result = match thread.join() {
+                Ok((engine, result)) => {
+                    stopped.engines.push(engine);
+                    result
+                }
+                Err(_) => Err(RunError::Panicked(self.name.clone(), queue)),
+            };
+            if stopped.result.is_ok() {
+                stopped.result = result;
             }
         }
-        result
+        stopped
     }
 }
 
-impl Drop for Running {
+impl<E> Drop for Running<E> {
     fn drop(&mut self) {
         let _ = self.stop();
     }
 }
 
-struct Queue {
+struct Queue<E> {
     name: String,
     tun: Tun,
-    engine: Box<dyn Engine>,
+    engine: E,
     counters: Arc<IoCounters>,
-    stop: Arc<Stop>,
+    inbox: Arc<Inbox<E>>,
     epoch: Instant,
 }
 
-impl Queue {
-    fn run(mut self) -> Result<(), RunError> {
+impl<E: Engine> Queue<E> {
+    fn run(mut self) -> (E, Result<(), RunError>) {
+        let result = self.translate();
+        (self.engine, result)
+    }
+
+    fn translate(&mut self) -> Result<(), RunError> {
         let mut packet = PacketBuf::new();
-        while !self.stop.is_set() {
-            let now = self.epoch.elapsed();
+        while !self.inbox.is_stopped() {
+            let now = self.now();
+            if self.inbox.waiting.load(Ordering::Acquire) {
+                self.work(now)?;
+            }
             if self.engine.poll_timeout().is_some_and(|at| at <= now) {
                 self.engine.handle_timeout(now);
                 self.send_waiting()?;
@@ -253,12 +359,25 @@ impl Queue {
                         break;
                     }
                     Err(Errno::EINTR) => {}
-                    Err(Errno::EBADFD | Errno::EFAULT) => return Err(RunError::Gone(self.name)),
-                    Err(errno) => return Err(RunError::Read(self.name, errno)),
+                    Err(Errno::EBADFD | Errno::EFAULT) => return Err(RunError::Gone(self.name.clone())),
+                    Err(errno) => return Err(RunError::Read(self.name.clone(), errno)),
                 }
             }
         }
         Ok(())
+    }
+
+    #[inline]
+    fn now(&self) -> Duration {
+        BEGIN + self.epoch.elapsed()
+    }
+
+    #[cold]
+    fn work(&mut self, now: Duration) -> Result<(), RunError> {
+        for job in self.inbox.take() {
+            job(&mut self.engine, now);
+        }
+        self.send_waiting()
     }
 
     #[inline]
@@ -278,19 +397,19 @@ impl Queue {
         Ok(())
     }
 
-    /// Until a packet comes, the next timer is due, or all is to stop.
+    /// Until a packet comes, the next timer is due, or somebody rings.
     fn wait(&self) -> Result<(), RunError> {
         bump(&self.counters.waits);
         let timeout = match self.engine.poll_timeout() {
             None => PollTimeout::NONE,
             Some(at) => {
                 // Up: a millisecond early would be a turn for nothing.
-                let wait = at.saturating_sub(self.epoch.elapsed()).as_nanos().div_ceil(1_000_000);
+                let wait = at.saturating_sub(self.now()).as_nanos().div_ceil(1_000_000);
                 PollTimeout::try_from(wait.min(60_000)).unwrap_or(PollTimeout::MAX)
             }
         };
         let mut fds =
-            [PollFd::new(self.tun.as_fd(), PollFlags::POLLIN), PollFd::new(self.stop.event.as_fd(), PollFlags::POLLIN)];
+            [PollFd::new(self.tun.as_fd(), PollFlags::POLLIN), PollFd::new(self.inbox.bell.as_fd(), PollFlags::POLLIN)];
         match poll(&mut fds, timeout) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => return Err(RunError::Read(self.name.clone(), errno)),

@@ -1,30 +1,102 @@
 //! Engines out of configuration.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::br::{Br, BrParams};
 use crate::ce::Ce;
 use crate::config::{Config, Role};
-use crate::engine::Engine;
+use crate::engine::{Engine, TransmitKind};
 use crate::frag::FragTable;
+use crate::stats::Counters;
+use crate::verdict::Verdict;
+use crate::wire::PacketBuf;
+
+/// The engine of either role, where more is asked of it than to translate.
+pub enum Machine {
+    /// `mapt-br`.
+    Br(Box<Br>),
+    /// `mapt-ce`.
+    Ce(Box<Ce>),
+}
+
+impl Machine {
+    /// A CE's engine.
+    pub fn ce(&self) -> Option<&Ce> {
+        if let Machine::Ce(ce) = self { Some(ce) } else { None }
+    }
+
+    /// As `ce`.
+    pub fn ce_mut(&mut self) -> Option<&mut Ce> {
+        if let Machine::Ce(ce) = self { Some(ce) } else { None }
+    }
+
+    fn engine(&self) -> &dyn Engine {
+        match self {
+            Machine::Br(br) => &**br,
+            Machine::Ce(ce) => &**ce,
+        }
+    }
+}
+
+impl Engine for Machine {
+    #[inline]
+    fn handle(&mut self, packet: &mut PacketBuf, now: Duration) -> Verdict {
+        match self {
+            Machine::Br(br) => br.handle(packet, now),
+            Machine::Ce(ce) => ce.handle(packet, now),
+        }
+    }
+
+    #[inline]
+    fn poll_transmit(&mut self) -> Option<(TransmitKind, &mut PacketBuf)> {
+        match self {
+            Machine::Br(br) => br.poll_transmit(),
+            Machine::Ce(ce) => ce.poll_transmit(),
+        }
+    }
+
+    #[inline]
+    fn poll_timeout(&self) -> Option<Duration> {
+        match self {
+            Machine::Br(br) => br.poll_timeout(),
+            Machine::Ce(ce) => ce.poll_timeout(),
+        }
+    }
+
+    fn handle_timeout(&mut self, now: Duration) {
+        match self {
+            Machine::Br(br) => br.handle_timeout(now),
+            Machine::Ce(ce) => ce.handle_timeout(now),
+        }
+    }
+
+    fn counters(&self) -> Arc<Counters> {
+        self.engine().counters()
+    }
+
+    fn last_rule(&self) -> Option<&str> {
+        self.engine().last_rule()
+    }
+}
 
 /// One engine.
-pub fn build(config: &Config) -> Box<dyn Engine> {
+pub fn build(config: &Config) -> Machine {
     match &config.role {
-        Role::Br(params) => Box::new(Br::new(&config.provisioning, params)),
-        Role::Ce(params) => Box::new(Ce::new(&config.provisioning, params)),
+        Role::Br(params) => Machine::Br(Box::new(Br::new(&config.provisioning, params))),
+        Role::Ce(params) => Machine::Ce(Box::new(Ce::new(&config.provisioning, params))),
     }
 }
 
 /// An engine for each of `queues`. Those of a BR share one fragment table and have random numbers of their own; a CE
 /// has one queue, its NAPT being one thread's.
-pub fn build_all(config: &Config, queues: usize) -> Vec<Box<dyn Engine>> {
+pub fn build_all(config: &Config, queues: usize) -> Vec<Machine> {
     let Role::Br(params) = &config.role else { return vec![build(config)] };
     let fragments = Arc::new(FragTable::new(&params.fragments, params.seed));
-    let engine = |queue: u64| -> Box<dyn Engine> {
+    let engine = |queue: u64| {
         let spread = queue.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let params = BrParams { seed: params.seed ^ spread, ..params.clone() };
-        Box::new(Br::with_fragments(&config.provisioning, &params, Arc::clone(&fragments)))
+        Machine::Br(Box::new(Br::with_fragments(&config.provisioning, &params, Arc::clone(&fragments))))
     };
     (0..queues as u64).map(engine).collect()
 }

@@ -124,7 +124,7 @@ fn configured(mut config: Config, args: &TranslateArgs) -> Config {
 }
 
 struct Session {
-    engine: Box<dyn Engine>,
+    engine: engine::Machine,
     packet: PacketBuf,
     n: u64,
     explainer: Option<Explainer>,

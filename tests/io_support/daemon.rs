@@ -60,6 +60,15 @@ impl Printed {
     pub fn get(&self, row: &str) -> [u64; 2] {
         self.rows.get(row).copied().unwrap_or_default()
     }
+
+    /// received = forwarded + held + dropped, each way.
+    pub fn balance(&self) {
+        for way in [0, 1] {
+            let [received, forwarded, held, dropped] =
+                ["received", "forwarded", "held", "dropped"].map(|row| self.get(row)[way]);
+            assert_eq!(received, forwarded + held + dropped, "{self:?}");
+        }
+    }
 }
 
 /// A running daemon; killed when dropped.

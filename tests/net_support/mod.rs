@@ -11,6 +11,7 @@ pub mod packets;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -18,6 +19,8 @@ use std::time::Duration;
 use super::io_support::daemon::{Daemon, Files};
 use super::io_support::{Namespace, loudly, privileged, wait_for};
 use nix::sys::signal::{Signal, kill};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, setsockopt, socket, sockopt};
+use nix::sys::time::{TimeVal, TimeValLike};
 use nix::unistd::Pid;
 
 /// The server.
@@ -93,9 +96,57 @@ pub const OWN: Home = Home {
     shared: false,
 };
 
+/// PSID 0x56 of the same address.
+pub const NEIGHBOUR: Home = Home {
+    number: 4,
+    end_user_prefix: "2001:db8:12:5600::/56",
+    map_address: "2001:db8:12:5600:0:c000:212:56",
+    ipv4: "192.0.2.18",
+    host: "192.168.4.2",
+    napt: true,
+    shared: true,
+};
+/// 203.0.113.96/28 (EA bits 2 of rule `prefixes`), of which the host has an address itself.
+pub const PREFIX: Home = Home {
+    number: 5,
+    end_user_prefix: "2001:db8:9008::/46",
+    map_address: "2001:db8:9008:0:0:cb00:7162:0",
+    ipv4: "203.0.113.98",
+    host: "203.0.113.98",
+    napt: false,
+    shared: false,
+};
+/// The same home behind a NAPT, which uses the first address.
+pub const PREFIX_NAPT: Home = Home {
+    map_address: "2001:db8:9008:0:0:cb00:7160:0",
+    ipv4: "203.0.113.96",
+    host: "192.168.5.2",
+    napt: true,
+    ..PREFIX
+};
+
+/// Whether a port is in the set of this PSID: a = 6, k = 8, so `AAAAAA PPPPPPPP jj` with A > 0 (RFC 7597 §5.1).
+pub fn in_set(psid: u16, port: u16) -> bool {
+    port >= 1024 && (port >> 2) & 0xff == psid
+}
+
 /// Whether a port is in the shared customer's set: a = 6, k = 8, so `AAAAAA PPPPPPPP jj` with A > 0 (RFC 7597 §5.1).
 pub fn in_shared_set(port: u16) -> bool {
-    port >= 1024 && (port >> 2) & 0xff == 0x34
+    in_set(0x34, port)
+}
+
+/// The rules: Appendix A's, one with addresses, one with prefixes. `forwarding`: homes of all of them talk directly.
+fn rules(dmr: &str, forwarding: bool) -> String {
+    let rules = [
+        "name: metro, rule-ipv6-prefix: 2001:db8::/40, rule-ipv4-prefix: 192.0.2.0/24, ea-len: 16, psid-offset: 6",
+        "name: business, rule-ipv6-prefix: 2001:db8:8000::/44, rule-ipv4-prefix: 203.0.113.0/24, ea-len: 8",
+        "name: prefixes, rule-ipv6-prefix: 2001:db8:9000::/44, rule-ipv4-prefix: 203.0.113.64/26, ea-len: 2",
+    ];
+    let mut text = format!("version: 1\ndmr-ipv6-prefix: {dmr}\nrules:\n");
+    for rule in rules {
+        text.push_str(&format!("  - {{{rule}, forwarding: {forwarding}}}\n"));
+    }
+    text
 }
 
 /// A customer's network.
@@ -118,6 +169,8 @@ pub struct World {
     pub names_reporters: bool,
     /// Further lines of every translator's configuration.
     pub more: &'static str,
+    /// Further keys of every CE's `napt`, each behind a comma.
+    pub napt: &'static str,
     pub files: Files,
 }
 
@@ -125,12 +178,7 @@ impl World {
     /// Namespaces, links, addresses, routes and rules; `dmr` is a /64 or a /96, `middle_mtu` that of the link between
     /// the two access routers.
     pub fn new(name: &str, homes: &[Home], dmr: &str, middle_mtu: u32) -> World {
-        let rules = format!(
-            "version: 1\ndmr-ipv6-prefix: {dmr}\nrules:\n  \
-             - {{name: metro, rule-ipv6-prefix: 2001:db8::/40, rule-ipv4-prefix: 192.0.2.0/24, ea-len: 16, psid-offset: 6}}\n  \
-             - {{name: business, rule-ipv6-prefix: 2001:db8:8000::/44, rule-ipv4-prefix: 203.0.113.0/24, ea-len: 8}}\n"
-        );
-        let files = Files::new(&format!("net-{name}"), &[("rules.yaml", &rules)]);
+        let files = Files::new(&format!("net-{name}"), &[("rules.yaml", &rules(dmr, false))]);
         let world = World {
             sites: homes.iter().map(|&home| Site { home, host: node(), ce: node(), daemon: None }).collect(),
             near: node(),
@@ -140,6 +188,7 @@ impl World {
             br_daemon: None,
             names_reporters: false,
             more: "",
+            napt: "",
             files,
         };
         let World { near, far, br, server, .. } = &world;
@@ -187,6 +236,17 @@ impl World {
         world
     }
 
+    /// Like `mapt`, with further keys of `napt`, and with homes that talk directly or through the BR.
+    pub fn napt(name: &str, homes: &[Home], napt: &'static str, forwarding: bool) -> World {
+        let dmr = "2001:db8:ffff::/64";
+        let mut world = World::new(name, homes, dmr, 1500);
+        world.napt = napt;
+        world.files.write("rules.yaml", &rules(dmr, forwarding));
+        world.start_br();
+        (0..homes.len()).for_each(|index| world.start_ce(index));
+        world
+    }
+
     /// `mapt-br`, answering without a rate limit.
     pub fn start_br(&mut self) {
         let config = format!(
@@ -204,10 +264,11 @@ impl World {
     pub fn start_ce(&mut self, index: usize) {
         let site = &mut self.sites[index];
         let config = format!(
-            "role: ce\nrules: rules.yaml\nend-user-ipv6-prefix: {}\nsysctl: manage\nnapt: {{enabled: {}}}\n\
+            "role: ce\nrules: rules.yaml\nend-user-ipv6-prefix: {}\nsysctl: manage\nnapt: {{enabled: {}{}}}\n\
              icmp: {{rfc6791-pool: [{}], originate: on, rfc5837-object: {}}}\n{}",
             site.home.end_user_prefix,
             site.home.napt,
+            self.napt,
             CE_POOL.join(", "),
             self.names_reporters,
             self.more
@@ -230,6 +291,22 @@ impl World {
         let mut all: Vec<&Namespace> = vec![&self.near, &self.far, &self.br, &self.server];
         all.extend(self.sites.iter().flat_map(|site| [&site.host, &site.ce]));
         all
+    }
+
+    /// One more host of a home, in a LAN of its own: 192.168.(100 + number).2.
+    pub fn second_host(&self, home: Home) -> Namespace {
+        let (host, n) = (node(), 100 + home.number);
+        let ce = &self.site(home).ce;
+        ce.connect("lan2", &host, "eth0");
+        ce.ip(&format!("addr add 192.168.{n}.1/24 dev lan2"));
+        batch(&host, &format!("addr add 192.168.{n}.2/24 dev eth0\nroute add default via 192.168.{n}.1\n"));
+        host
+    }
+
+    /// The server has all of `prefix` beside its own address.
+    pub fn server_has(&self, prefix: &str) {
+        self.server.ip(&format!("route add local {prefix} dev lo"));
+        self.br.ip(&format!("route add {prefix} via {SERVER}"));
     }
 
     /// No device of a daemon refused a packet.
@@ -421,6 +498,18 @@ pub fn tcp_both_ways(client: &Namespace, server: &Namespace, address: &str, port
             }
         });
     }
+}
+
+/// Connects from a port that another connection of ours may use as well, within ten seconds.
+pub fn connect_from(port: u16, to: SocketAddr) -> std::io::Result<TcpStream> {
+    let socket = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    setsockopt(&socket, sockopt::ReuseAddr, &true)?;
+    setsockopt(&socket, sockopt::SendTimeout, &TimeVal::seconds(10))?;
+    setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::seconds(10))?;
+    bind(socket.as_raw_fd(), &SockaddrIn::new(0, 0, 0, 0, port))?;
+    let SocketAddr::V4(to) = to else { panic!("{to}") };
+    connect(socket.as_raw_fd(), &SockaddrIn::from(to))?;
+    Ok(socket.into())
 }
 
 /// A stop of the process, as a machine makes it that is moved or saved, interrupts reads with a time-out (signal(7)).

@@ -1,7 +1,7 @@
 //! What a daemon's file means: defaults, every key, the sample files.
 use mapt::config::{Config, Document, Role, RoutesConfig, RuleSet, Sysctl, TunConfig};
 use mapt::frag::FragParams;
-use mapt::napt::{Filter, Filtering, NaptParams, Sharing, Timers};
+use mapt::napt::{Filter, Filtering, Forward, Inside, NaptParams, Protocol, Sharing, Timers};
 use mapt::reply::{IcmpParams, Originate};
 use mapt::siit::{MssClamp, Mtu, PortList, TranslationParams, UdpZeroChecksum};
 use std::fs;
@@ -77,7 +77,9 @@ fn the_full_samples_say_the_defaults() {
     assert_eq!((&full.tun.name, full.tun.ipv4_address), (&small.tun.name, small.tun.ipv4_address));
     let (Role::Ce(full), Role::Ce(small)) = (full.role, small.role) else { panic!("CEs") };
     assert_eq!((full.translation, full.check_interface_id), (small.translation, small.check_interface_id));
-    assert_eq!((full.napt, full.napt_params), (small.napt, small.napt_params));
+    assert_eq!(full.napt_params.forwards.len(), 1);
+    let full_params = NaptParams { forwards: Vec::new(), ..full.napt_params };
+    assert_eq!((full.napt, full_params), (small.napt, small.napt_params));
     assert_eq!((full.fragments, full.rewrite_identification), (FragParams::CE, false));
     assert_eq!(small.fragments, FragParams::CE);
     assert_eq!((full.icmp.originate, &full.icmp.rfc6791_pool), (small.icmp.originate, &small.icmp.rfc6791_pool));
@@ -144,7 +146,34 @@ state-directory: state
     };
     let sharing = Sharing { threshold: 30, tcp: vec![443, 80], udp: vec![53] };
     let filtering = Filtering { tcp: None, udp: Some(Filter::EndpointIndependent) };
-    assert_eq!(params.napt_params, NaptParams { timers, max_flows: 2000, sharing, filtering });
+    assert_eq!(params.napt_params, NaptParams { timers, max_flows: 2000, sharing, filtering, forwards: Vec::new() });
+}
+
+/// `napt.forwards`; the keys are RFC 6887's words.
+#[test]
+fn forwards_arrive() {
+    let text = "role: ce
+rules: rules.yaml
+end-user-ipv6-prefix: 2001:db8:12:3400::/56
+napt:
+  forwards:
+    - {protocol: tcp, external-port: 1232, internal-address: 192.168.1.10, internal-port: 80}
+    - {protocol: udp, external-port: 1232, internal-address: 192.168.1.10, internal-port: 80}
+    - {protocol: udp, external-port: 64723, internal-address: 192.0.0.2}
+";
+    let forward =
+        |protocol, port, addr: [u8; 4], to| Forward { protocol, port, inside: Inside { addr: addr.into(), port: to } };
+    let expected = [
+        forward(Protocol::Tcp, 1232, [192, 168, 1, 10], 80),
+        forward(Protocol::Udp, 1232, [192, 168, 1, 10], 80),
+        forward(Protocol::Udp, 64_723, [192, 0, 0, 2], 64_723),
+    ];
+    let Role::Ce(params) = parse(text).role else { panic!("a CE") };
+    assert_eq!(params.napt_params.forwards, expected);
+    // Without a prefix nobody knows the ports yet.
+    let idle = text.replace("end-user-ipv6-prefix: 2001:db8:12:3400::/56\n", "").replace("1232", "80");
+    let Role::Ce(params) = parse(&idle).role else { panic!("a CE") };
+    assert_eq!(params.napt_params.forwards[0].port, 80);
 }
 
 #[test]

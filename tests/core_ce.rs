@@ -14,7 +14,7 @@ use mapt::br::Br;
 use mapt::ce::{Ce, CeParams};
 use mapt::engine::Engine;
 use mapt::map::{Dmr, Provisioning, RuleSpec};
-use mapt::napt::{Filter, Filtering, Protocol};
+use mapt::napt::{Filter, Filtering, Forward, Inside, Protocol};
 use mapt::reply::Originate;
 use mapt::siit::{MssClamp, Mtu, PortList, TranslationParams};
 use mapt::verdict::{Direction, DropReason, Verdict};
@@ -730,6 +730,86 @@ fn p42_a_hairpinned_echo() {
     assert_eq!(tuple(&out).1, id);
     let back = handle(&mut ce, &out).forwarded();
     assert_eq!((tuple(&back), back[20]), ((OWN4.into(), 77, HOST.into(), 77), 0));
+}
+
+// Forwards.
+
+/// A forward of the customer's port 1232 to a web server, and of 1233 to a name server.
+fn with_forwards() -> Ce {
+    let to = |protocol, port, inside_port| Forward {
+        protocol,
+        port,
+        inside: Inside { addr: v4("192.168.1.20"), port: inside_port },
+    };
+    let forwards = vec![to(Protocol::Tcp, 1232, 80), to(Protocol::Udp, 1233, 53)];
+    ce_of(&ours(), |p| p.napt_params.forwards = forwards)
+}
+
+/// A stranger reaches the server, the answer leaves by the forward's port, and only the answer makes a flow.
+#[test]
+fn a_forward_in_and_back() {
+    const WEB: &str = "192.168.1.20";
+    let mut ce = with_forwards();
+    for port in 5000..5100 {
+        let at_web = handle(&mut ce, &tcp6(SERVER, port, OWN, 1232, "S", b"")).forwarded();
+        assert_valid(&at_web);
+        assert_eq!(tuple(&at_web), (SERVER4.into(), port, WEB.into(), 80));
+    }
+    assert_eq!((ce.flows(Protocol::Tcp), ce.ports_in_use(Protocol::Tcp)), (0, 1));
+    let back = handle(&mut ce, &tcp4(WEB, 80, SERVER4, 5000, "SA", b"")).forwarded();
+    assert_valid(&back);
+    assert_eq!(tuple(&back), (OWN.into(), 1232, SERVER.into(), 5000));
+    assert_eq!((ce.flows(Protocol::Tcp), ce.ports_in_use(Protocol::Tcp)), (1, 1));
+    // Of UDP, from a neighbour in the mesh.
+    let at_web = handle(&mut ce, &udp6(NEIGHBOUR, 1028, OWN, 1233, b"question")).forwarded();
+    assert_eq!(tuple(&at_web), (NEIGHBOUR4.into(), 1028, WEB.into(), 53));
+    let back = handle(&mut ce, &udp4(WEB, 53, NEIGHBOUR4, 1028, b"answer")).forwarded();
+    assert_eq!(tuple(&back), (OWN.into(), 1233, NEIGHBOUR.into(), 1028));
+    // The same port of the other protocol, and its neighbours in the set, are as ever.
+    for packet in [udp6(SERVER, 7, OWN, 1232, b""), tcp6(SERVER, 7, OWN, 1233, "S", b"")] {
+        assert_eq!(handle(&mut ce, &packet).reason(), DropReason::NaptNoMapping);
+    }
+}
+
+/// NAT-12: errors about what passes a forward, both ways, before there is any flow and after.
+#[test]
+fn errors_about_forwarded_traffic() {
+    const WEB: &str = "192.168.1.20";
+    let mut ce = with_forwards();
+    // A service that does not run: the host says so.
+    let question = udp6(SERVER, 5353, OWN, 1233, b"question");
+    let at_web = handle(&mut ce, &question).forwarded();
+    let error = handle(&mut ce, &icmp4(WEB, SERVER4, 3, 3, [0; 4], &at_web)).forwarded();
+    assert_valid(&error);
+    let (src, _, dst, _) = tuple(&error);
+    assert_eq!((src.as_str(), dst.as_str(), &error[40..42]), (OWN, SERVER, &[1u8, 4][..]));
+    assert_eq!(error[48..], question);
+    // An answer that is too big for a link of the Internet.
+    let answer = udp4(WEB, 53, SERVER4, 5353, b"answer");
+    let outside = handle(&mut ce, &answer).forwarded();
+    let error = handle(&mut ce, &icmp6(SERVER, OWN, 1, 4, [0; 4], &outside)).forwarded();
+    assert_valid(&error);
+    let (inner, sent) = (read4(&error[28..]), read4(&answer));
+    assert_eq!((tuple(&error).2.as_str(), &error[20..22]), (WEB, &[3u8, 3][..]));
+    assert_eq!(Packet4 { id: sent.id, df: sent.df, ..inner }, sent);
+}
+
+/// P42, NAT-7: another host of the home uses the forward by the outside address, and needs no punching.
+#[test]
+fn p42_hairpin_to_a_forward() {
+    const WEB: &str = "192.168.1.20";
+    let mut ce = with_forwards();
+    let out = handle(&mut ce, &tcp4(HOST, 40_000, OWN4, 1232, "S", b"")).forwarded();
+    let (src, a_port, dst, port) = tuple(&out);
+    assert_eq!((src.as_str(), dst.as_str(), port), (OWN, OWN, 1232));
+    let at_web = handle(&mut ce, &out).forwarded();
+    assert_valid(&at_web);
+    assert_eq!(tuple(&at_web), (OWN4.into(), a_port, WEB.into(), 80));
+    let out = handle(&mut ce, &tcp4(WEB, 80, OWN4, a_port, "SA", b"")).forwarded();
+    assert_eq!(tuple(&out), (OWN.into(), 1232, OWN.into(), a_port));
+    let back = handle(&mut ce, &out).forwarded();
+    assert_valid(&back);
+    assert_eq!(tuple(&back), (OWN4.into(), 1232, HOST.into(), 40_000));
 }
 
 // Without NAPT.

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use mapt::map::port_set::{PortParams, PortSet, Psid};
 use mapt::napt::{
-    Filter, Filtering, Inside, Napt, NaptParams, Outside, Protocol, Refusal, Remote, Segment, TcpFlags, Timers,
+    Changed, Filter, Filtering, Forward, Inside, Napt, NaptParams, Outside, Protocol, Refusal, Remote, Segment,
+    TcpFlags, Timers,
 };
 use proptest::prelude::*;
 
@@ -122,6 +123,7 @@ struct Flow {
 #[derive(Default)]
 struct Model {
     flows: Vec<Flow>,
+    forwards: Vec<Forward>,
 }
 
 impl Model {
@@ -137,12 +139,44 @@ impl Model {
         self.flows.iter_mut().find(|f| f.protocol == protocol && f.inside == inside && f.remote == remote)
     }
 
-    fn own_port(&self, protocol: Protocol, inside: Inside) -> Option<u16> {
-        self.of(protocol).find(|f| f.inside == inside && !f.shared).map(|f| f.port)
+    fn forward(&self, protocol: Protocol, port: u16) -> Option<Inside> {
+        self.forwards.iter().find(|f| (f.protocol, f.port) == (protocol, port)).map(|f| f.inside)
+    }
+
+    /// Where a new flow of this endpoint may stand, if it has ports: its forward, else those of its flows. There are
+    /// two of them only where one was a forward.
+    fn own_ports(&self, protocol: Protocol, inside: Inside) -> Vec<u16> {
+        let forward = self.forwards.iter().find(|f| (f.protocol, f.inside) == (protocol, inside));
+        let flows = self.of(protocol).filter(|f| f.inside == inside && !f.shared);
+        forward.map_or_else(|| flows.map(|f| f.port).collect(), |f| vec![f.port])
+    }
+
+    /// The operator's word: who has no port of a new forward loses nothing.
+    fn set_forwards(&mut self, all: &[u16], forwards: &[Forward]) -> Changed {
+        let mut wanted = Vec::<Forward>::new();
+        for new in forwards {
+            let meets = |f: &Forward| f.protocol == new.protocol && (f.port == new.port || f.inside == new.inside);
+            if all.contains(&new.port) && !wanted.iter().any(meets) {
+                wanted.push(*new);
+            }
+        }
+        let old = std::mem::replace(&mut self.forwards, wanted);
+        let new: Vec<&Forward> = self.forwards.iter().filter(|f| !old.contains(f)).collect();
+        let before = self.flows.len();
+        self.flows.retain(|flow| {
+            let takes = |f: &&Forward| (f.protocol, f.port) == (flow.protocol, flow.port);
+            new.iter().find(|f| takes(f)).is_none_or(|f| !flow.shared && flow.inside == f.inside)
+        });
+        Changed {
+            added: new.len(),
+            removed: old.iter().filter(|f| !self.forwards.contains(f)).count(),
+            purged: before - self.flows.len(),
+            refused: forwards.len() - self.forwards.len(),
+        }
     }
 
     fn free(&self, protocol: Protocol, all: &[u16]) -> usize {
-        all.iter().filter(|port| self.on(protocol, **port).is_empty()).count()
+        all.iter().filter(|p| self.on(protocol, **p).is_empty() && self.forward(protocol, **p).is_none()).count()
     }
 
     fn shared_ports(&self, protocol: Protocol, all: &[u16]) -> usize {
@@ -151,7 +185,7 @@ impl Model {
 
     /// Whether this flow's end would leave its port to a new one towards `remote`.
     fn leaves(&self, flow: &Flow, remote: Remote) -> bool {
-        let alone = self.on(flow.protocol, flow.port).len() == 1;
+        let alone = self.on(flow.protocol, flow.port).len() == 1 && self.forward(flow.protocol, flow.port).is_none();
         alone || flow.shared && flow.remote == remote
     }
 }
@@ -184,6 +218,7 @@ enum Step {
     In { protocol: Protocol, port: u16, from: usize, flags: TcpFlags, forged: bool, commit: bool },
     Error { protocol: Protocol, host: u8, to: usize },
     Wait { quarters: u64 },
+    Forwards(Vec<(Protocol, u16, u8)>),
 }
 
 fn protocol() -> impl Strategy<Value = Protocol> {
@@ -215,6 +250,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (protocol(), 0..10u8, remote()).prop_map(|(protocol, host, to)| Step::Error { protocol, host, to }),
         4 => (0..30u64).prop_map(|quarters| Step::Wait { quarters }),
         1 => (0..300u64).prop_map(|quarters| Step::Wait { quarters }),
+        1 => prop::collection::vec((protocol(), 0..8u16, 0..10u8), 0..5).prop_map(Step::Forwards),
     ]
 }
 
@@ -260,23 +296,32 @@ fn run(steps: &[Step], filters: [Filter; 2], seed: u64) -> Result<(), TestCaseEr
     let mut now = Duration::from_secs(1000);
     for step in steps {
         match *step {
+            Step::Forwards(ref forwards) => {
+                // The last port is another customer's.
+                let port = |n: u16| all.get(usize::from(n)).copied().unwrap_or(0x2035);
+                let forward =
+                    |&(protocol, n, to): &(Protocol, u16, u8)| Forward { protocol, port: port(n), inside: host(to) };
+                let forwards: Vec<Forward> = forwards.iter().map(forward).collect();
+                prop_assert_eq!(napt.set_forwards(&forwards, now), model.set_forwards(&all, &forwards));
+            }
             Step::Out { protocol, host: n, to, flags, commit } => {
                 let (inside, given) = (host(n), REMOTES[to]);
                 let icmp = protocol == Protocol::Icmp;
                 let remote = if icmp { Remote { addr: Ipv4Addr::UNSPECIFIED, port: 0 } } else { given };
                 let proposal = napt.propose_outbound(protocol, inside, given, now);
                 prop_assert_eq!(proposal, napt.propose_outbound(protocol, inside, given, now), "propose only reads");
-                let known = model.between(protocol, inside, remote).map(|f| f.port);
-                let known = known.or(model.own_port(protocol, inside));
+                let known = model.between(protocol, inside, remote).map(|f| vec![f.port]);
+                let known = known.unwrap_or_else(|| model.own_ports(protocol, inside));
                 let free = model.free(protocol, &all);
                 let shares = !icmp && free * 2 < all.len();
                 let fits = |port: u16| {
                     let flows = model.on(protocol, port);
-                    flows.is_empty() || shares && flows.iter().all(|f| f.shared && f.remote != remote)
+                    let free = flows.is_empty() && model.forward(protocol, port).is_none();
+                    free || !flows.is_empty() && shares && flows.iter().all(|f| f.shared && f.remote != remote)
                 };
                 let Ok(proposal) = proposal else {
                     prop_assert_eq!(proposal, Err(Refusal::Exhausted));
-                    prop_assert_eq!(known, None);
+                    prop_assert_eq!(known, Vec::<u16>::new());
                     prop_assert!(!all.iter().any(|port| fits(*port)), "a port fits");
                     let over = model.of(protocol).find(|f| is_over(f, now) && model.leaves(f, remote));
                     prop_assert!(over.is_none(), "{:?} is over", over);
@@ -289,10 +334,10 @@ fn run(steps: &[Step], filters: [Filter; 2], seed: u64) -> Result<(), TestCaseEr
                 prop_assert_eq!(proposal.inside, inside);
                 prop_assert!(all.contains(&port));
                 let mut victim = None;
-                match known {
-                    Some(known) => prop_assert_eq!(port, known),
-                    None if fits(port) => {}
-                    None => {
+                match &known[..] {
+                    [_, ..] => prop_assert!(known.contains(&port), "{} is none of {:?}", port, known),
+                    [] if fits(port) => {}
+                    [] => {
                         prop_assert!(!all.iter().any(|port| fits(*port)), "somebody loses {} for nothing", port);
                         let found = model
                             .on(protocol, port)
@@ -326,7 +371,7 @@ fn run(steps: &[Step], filters: [Filter; 2], seed: u64) -> Result<(), TestCaseEr
                     inside,
                     remote,
                     port,
-                    shared: was.as_ref().map_or(known.is_none() && shares, |f| f.shared),
+                    shared: was.as_ref().map_or(known.is_empty() && shares, |f| f.shared),
                     phase,
                     since: now,
                     opening: was.as_ref().filter(|_| !turned).map_or(now, |f| f.opening),
@@ -349,6 +394,7 @@ fn run(steps: &[Step], filters: [Filter; 2], seed: u64) -> Result<(), TestCaseEr
                 let filter = filters[usize::from(protocol == Protocol::Udp)];
                 let expected = match (flows.first(), flows.iter().find(|f| f.remote == remote)) {
                     (_, Some(flow)) => Ok(flow.inside),
+                    _ if model.forward(protocol, port).is_some() => Ok(model.forward(protocol, port).unwrap()),
                     (None, _) => Err(Refusal::NoMapping),
                     (Some(some), _) if some.shared => Err(Refusal::Filtered),
                     (Some(some), _) => match filter {
@@ -393,7 +439,12 @@ fn run(steps: &[Step], filters: [Filter; 2], seed: u64) -> Result<(), TestCaseEr
                 match model.between(protocol, host(n), remote).map(|f| f.port) {
                     Some(port) => prop_assert_eq!(found, Some(port)),
                     // What a filter may have let in.
-                    None => prop_assert!(found.is_none() || found == model.own_port(protocol, host(n))),
+                    None => {
+                        let own = model.own_ports(protocol, host(n));
+                        prop_assert!(found.is_none_or(|port| own.contains(&port)));
+                        let forward = own.iter().find(|port| model.forward(protocol, **port) == Some(host(n)));
+                        prop_assert!(forward.is_none() || found == forward.copied());
+                    }
                 }
             }
             Step::Wait { quarters } => {

@@ -1,6 +1,7 @@
 //! A daemon's file: `br.yaml` or `ce.yaml`.
 use super::decode::{self, Fields, Slot};
 use super::error::{Findings, Loaded, Path, Reporter, tame};
+use super::forwards::{self, forwards};
 use super::raw::Value;
 use super::rules::{RuleSet, rule_set};
 use super::{Config, Role, RoutesConfig, Sysctl, TunConfig};
@@ -79,7 +80,11 @@ pub(super) fn daemon(
         let at = fields.nested_mark("fragments", "rewrite-identification");
         r.error(Path::Key(&path, "rewrite-identification"), at, message, "RFC 7599 §10.3");
     }
-    let napt = fields.get("napt", r, napt).unwrap_or(Napt { enabled: true, params: NaptParams::default() });
+    let napt = fields.get("napt", r, napt).unwrap_or(Napt {
+        enabled: true,
+        params: NaptParams::default(),
+        forwards: Vec::new(),
+    });
     let checksums =
         [("compute", UdpZeroChecksum::Compute), ("drop", UdpZeroChecksum::Drop), ("forward", UdpZeroChecksum::Forward)];
     let udp_zero_checksum = fields.get("udp-zero-checksum", r, decode::choice(&checksums, "RFC 7915 §4.5"));
@@ -105,7 +110,9 @@ pub(super) fn daemon(
         r.error(Path::Key(&Path::Key(fields.path(), "icmp"), "ipv6-source"), at, message, "RFC 6052 §3.1");
     }
     if role == RoleName::Ce {
-        match end_user_prefix.map(|prefix| table.customer(prefix)) {
+        let customer = end_user_prefix.map(|prefix| table.customer(prefix));
+        forwards::check(&napt.forwards, napt.enabled, customer.as_ref().and_then(|c| c.as_ref().ok()), &fields, r);
+        match customer {
             None | Some(Ok(Customer { psid: None, .. })) => {}
             Some(Ok(Customer { psid: Some(_), rule, .. })) => {
                 if !napt.enabled {
@@ -158,7 +165,7 @@ pub(super) fn daemon(
             fragments: fragments.params(FragParams::CE),
             rewrite_identification: fragments.rewrite_identification.unwrap_or(false),
             napt: napt.enabled,
-            napt_params: napt.params,
+            napt_params: napt.params(),
             seed: 0,
         }),
     };
@@ -251,7 +258,7 @@ fn interface_name(slot: Slot<'_, '_>, r: &mut Reporter<'_>) -> Option<String> {
 }
 
 /// Refuses addresses that no host has.
-fn host_ipv4(slot: &Slot<'_, '_>, addr: Ipv4Addr, r: &mut Reporter<'_>) -> Option<Ipv4Addr> {
+pub(super) fn host_ipv4(slot: &Slot<'_, '_>, addr: Ipv4Addr, r: &mut Reporter<'_>) -> Option<Ipv4Addr> {
     if matches!(addr.octets()[0], 0 | 127 | 224..) {
         slot.error(r, format!("`{addr}` cannot be a host's address: expected unicast, not loopback"), "RFC 6890 §2.2");
         return None;
@@ -445,6 +452,12 @@ fn fragments(slot: Slot<'_, '_>, r: &mut Reporter<'_>) -> Option<Fragments> {
 struct Napt {
     enabled: bool,
     params: NaptParams,
+    forwards: Vec<forwards::Entry>,
+}
+impl Napt {
+    fn params(self) -> NaptParams {
+        NaptParams { forwards: self.forwards.into_iter().map(|entry| entry.forward).collect(), ..self.params }
+    }
 }
 
 fn napt(slot: Slot<'_, '_>, r: &mut Reporter<'_>) -> Option<Napt> {
@@ -457,8 +470,10 @@ fn napt(slot: Slot<'_, '_>, r: &mut Reporter<'_>) -> Option<Napt> {
             .unwrap_or(NaptParams::default().max_flows),
         sharing: fields.get("sharing", r, sharing).unwrap_or_default(),
         filtering: fields.get("filtering", r, filtering).unwrap_or_default(),
+        forwards: Vec::new(),
     };
-    Some(Napt { enabled, params })
+    let forwards = fields.get("forwards", r, forwards).unwrap_or_default();
+    Some(Napt { enabled, params, forwards })
 }
 
 fn sharing(slot: Slot<'_, '_>, r: &mut Reporter<'_>) -> Option<Sharing> {

@@ -21,6 +21,7 @@ const BLOCKS: &[(&str, &[&str])] = &[
     ("napt.sharing", SHARING),
     ("napt.filtering", FILTERING),
     ("napt.timers", TIMERS),
+    ("napt.forwards", FORWARD),
     ("control", CONTROL),
 ];
 /// Keys of a daemon's file.
@@ -51,10 +52,11 @@ pub const MTU: &[&str] = &["ipv6", "ipv4", "lowest-ipv6"];
 pub const ICMP: &[&str] = &["rfc6791-pool", "rfc5837-object", "originate", "ipv6-source"];
 pub const FRAGMENTS: &[&str] = &["lifetime", "packets", "held-octets", "rewrite-identification"];
 pub const DSCP: &[&str] = &["v4-to-v6", "v6-to-v4"];
-pub const NAPT: &[&str] = &["enabled", "max-flows", "sharing", "filtering", "timers"];
+pub const NAPT: &[&str] = &["enabled", "max-flows", "sharing", "filtering", "timers", "forwards"];
 pub const SHARING: &[&str] = &["threshold", "tcp", "udp"];
 pub const FILTERING: &[&str] = &["tcp", "udp"];
 pub const TIMERS: &[&str] = &["udp", "tcp-established", "tcp-opening", "tcp-closing", "icmp"];
+pub const FORWARD: &[&str] = &["protocol", "external-port", "internal-address", "internal-port"];
 pub const CONTROL: &[&str] = &["socket"];
 /// Keys of a rule set.
 pub const RULE_SET: &[&str] = &["version", "date", "dmr-ipv6-prefix", "rules"];
@@ -89,6 +91,20 @@ const SYNONYMS: &[(&str, &str)] = &[
     ("lowest-ipv6-mtu", "lowest-ipv6"),
     ("pool", "rfc6791-pool"),
     ("tcp-transitory", "tcp-opening"),
+    ("port-forwards", "forwards"),
+    ("port-forwarding", "forwards"),
+    ("forwardings", "forwards"),
+    ("mapping-table", "forwards"),
+    ("proto", "protocol"),
+    ("external-src-port", "external-port"),
+    ("src-dport", "external-port"),
+    ("ext-port", "external-port"),
+    ("dest-ip", "internal-address"),
+    ("internal-src-address", "internal-address"),
+    ("internal-ip", "internal-address"),
+    ("dest-port", "internal-port"),
+    ("internal-src-port", "internal-port"),
+    ("int-port", "internal-port"),
 ];
 
 /// A node on its way to a value: where it stands in the tree, and whom to tell.

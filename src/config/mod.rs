@@ -6,6 +6,7 @@
 mod daemon;
 mod decode;
 pub mod error;
+mod forwards;
 mod raw;
 pub mod routes;
 pub mod rules;

@@ -265,6 +265,12 @@ impl<K: InsideKey> Flows<K> {
         }
     }
 
+    /// Every flow, in no order.
+    pub(super) fn all(&self) -> impl Iterator<Item = (Id, &Flow<K>)> {
+        let numbered = (1..).map_while(Id::new).zip(&self.slots);
+        numbered.filter(|(_, flow)| flow.port != 0)
+    }
+
     /// Flows of an idle time, the longest idle first.
     pub(super) fn idling(&self, idle: Idle) -> impl Iterator<Item = (Id, &Flow<K>)> {
         self.chain(self.lists[idle as usize].oldest, |flow| flow.newer)

@@ -6,6 +6,7 @@
 //! State is a flow's, made by outbound packets alone. Nothing is allocated after `new`.
 
 mod clock;
+mod explicit;
 mod flow;
 mod keyed;
 mod params;
@@ -22,11 +23,13 @@ use std::time::Duration;
 
 use crate::map::port_set::PortSet;
 use clock::{Tick, Ticks};
+use explicit::Explicit;
 use flow::{Flow, Id};
 use keyed::Draws;
 use scarcity::Choice;
 use table::{Settings, Table};
 
+pub use explicit::{Changed, Forward};
 pub use params::{Filter, Filtering, NaptParams, Sharing, Timers};
 
 /// Flows that one `handle_timeout` ends at most.
@@ -83,7 +86,7 @@ impl Remote {
     const ANYBODY: Remote = Remote { addr: Ipv4Addr::UNSPECIFIED, port: 0 };
 }
 /// The protocols that have ports; each has the whole port set to itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Protocol {
     /// 6
     Tcp,
@@ -91,6 +94,10 @@ pub enum Protocol {
     Udp,
     /// echo identifiers
     Icmp,
+}
+impl Protocol {
+    /// All of them.
+    pub const ALL: [Protocol; 3] = [Protocol::Tcp, Protocol::Udp, Protocol::Icmp];
 }
 /// What TCP's timers and the check of a reset need of a segment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -151,15 +158,17 @@ pub struct Napt<K: InsideKey> {
     draws: Draws,
     /// By `Protocol as usize`.
     tables: [Table<K>; 3],
+    explicit: Explicit<K>,
 }
 impl<K: InsideKey> Napt<K> {
     /// A NAPT with one outside address. `seed` keys the choice of ports and the hashing of flows; a daemon draws it
     /// at random. Idle times are kept in quarters of a second, rounded up.
     ///
     /// A port of 0-1023 is given to an inside port of 0-1023 for as long as there are such, and any other to the
-    /// rest (RFC 4787 REQ-3a); of UDP an odd one to an odd one (REQ-4); port 0 is never given.
-    pub fn new(addr: Ipv4Addr, ports: PortSet, params: &NaptParams, seed: u64) -> Self {
-        let NaptParams { timers, max_flows, sharing, filtering } = params;
+    /// rest (RFC 4787 REQ-3a); of UDP an odd one to an odd one (REQ-4); port 0 is never given. Forwards that cannot be
+    /// are left out, see `set_forwards`.
+    pub fn new(addr: Ipv4Addr, ports: PortSet, params: &NaptParams<K>, seed: u64) -> Self {
+        let NaptParams { timers, max_flows, sharing, filtering, forwards } = params;
         let filter = if ports.params().k() > 0 { Filter::AddressDependent } else { Filter::EndpointIndependent };
         let threshold = (sharing.threshold > 0).then_some(sharing.threshold);
         let table = |protocol, idle: [Duration; 3]| Settings {
@@ -181,7 +190,10 @@ impl<K: InsideKey> Napt<K> {
             // A flow for each identifier, with anybody.
             Settings { filter: Filter::EndpointIndependent, threshold: None, limit: ports.count() as usize, ..icmp },
         ];
-        Napt { addr, draws: Draws::new(seed), tables: tables.map(Table::new) }
+        let explicit = Explicit::new();
+        let mut napt = Napt { addr, draws: Draws::new(seed), tables: tables.map(Table::new), explicit };
+        napt.set_forwards(forwards, Duration::ZERO);
+        napt
     }
 
     /// The flow an outbound packet would use at `now`. Reads only: a new flow gets the same port until a `commit` has

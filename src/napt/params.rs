@@ -1,6 +1,8 @@
 //! What a NAPT is told.
 use std::time::Duration;
 
+use super::{Forward, Inside};
+
 /// Idle times, RFC 4787, 5382, 5508, 7857.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timers {
@@ -69,7 +71,7 @@ impl Default for Sharing {
 
 /// All of a NAPT but its address and ports.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NaptParams {
+pub struct NaptParams<K = Inside> {
     /// Idle times.
     pub timers: Timers,
     /// Flows of TCP, and as many of UDP, 1..=1,048,576. Default 131,072. Each costs about 100 octets, reserved at
@@ -79,6 +81,8 @@ pub struct NaptParams {
     pub sharing: Sharing,
     /// Who may send in.
     pub filtering: Filtering,
+    /// Ports that are set.
+    pub forwards: Vec<Forward<K>>,
 }
 impl Default for NaptParams {
     fn default() -> Self {
@@ -87,6 +91,7 @@ impl Default for NaptParams {
             max_flows: 131_072,
             sharing: Sharing::default(),
             filtering: Filtering::default(),
+            forwards: Vec::new(),
         }
     }
 }

@@ -16,10 +16,14 @@ pub(super) enum Use<K> {
 
 struct Port<K> {
     used: Use<K>,
+    /// How many, and whether it is `PINNED`.
     flows: u32,
     /// Of an own port: the next of its bucket, plus one. Of a shared one: its place among them.
     link: u32,
 }
+
+/// Among the flows of a port: it stays in use without any.
+const PINNED: u32 = 1 << 31;
 
 pub(super) struct Ports<K> {
     set: PortSet,
@@ -77,10 +81,15 @@ impl<K: InsideKey> Ports<K> {
 
     #[inline]
     pub(super) fn flows(&self, index: PortIndex) -> u32 {
-        self.ports[usize::from(index)].flows
+        self.ports[usize::from(index)].flows & !PINNED
     }
 
-    /// The endpoint-independent port of an inside endpoint.
+    #[inline]
+    pub(super) fn is_pinned(&self, index: PortIndex) -> bool {
+        self.ports[usize::from(index)].flows & PINNED != 0
+    }
+
+    /// The endpoint-independent port of an inside endpoint; the pinned one before another that still has flows.
     pub(super) fn of_inside(&self, inside: &K) -> Option<PortIndex> {
         let mut next = self.buckets[self.bucket(inside)];
         while next != 0 {
@@ -124,8 +133,39 @@ impl<K: InsideKey> Ports<K> {
 
     /// A flow less on a port; the last one frees it.
     pub(super) fn remove_flow(&mut self, index: PortIndex) {
+        let flows = &mut self.ports[usize::from(index)].flows;
+        *flows = *flows & PINNED | (*flows & !PINNED).saturating_sub(1);
+        self.free_if_unused(index);
+    }
+
+    /// Keeps a port for an inside endpoint, with flows or without. `false`, and nothing changed, where it is in use
+    /// otherwise.
+    pub(super) fn pin(&mut self, index: PortIndex, inside: K) -> bool {
+        match self.used(index) {
+            Use::Free if self.add_flow(index, Use::Own(inside)) => self.ports[usize::from(index)].flows = PINNED,
+            Use::Own(own) if own == inside => {
+                // To the head of its bucket, where it is found before another port of this endpoint.
+                let link = self.ports[usize::from(index)].link;
+                self.unchain(&inside, index, link);
+                let bucket = self.bucket(&inside);
+                let rest = std::mem::replace(&mut self.buckets[bucket], u32::from(index) + 1);
+                let port = &mut self.ports[usize::from(index)];
+                port.link = rest;
+                port.flows |= PINNED;
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    /// The inverse of `pin`; a port without flows is free then.
+    pub(super) fn unpin(&mut self, index: PortIndex) {
+        self.ports[usize::from(index)].flows &= !PINNED;
+        self.free_if_unused(index);
+    }
+
+    fn free_if_unused(&mut self, index: PortIndex) {
         let port = &mut self.ports[usize::from(index)];
-        port.flows = port.flows.saturating_sub(1);
         if port.flows > 0 {
             return;
         }

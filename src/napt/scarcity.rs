@@ -130,7 +130,7 @@ impl<K: InsideKey> Table<K> {
 
     fn leaves_its_port(&self, flow: &Flow<K>, remote: Remote) -> bool {
         self.index(flow).is_some_and(|index| {
-            let alone = self.ports.flows(index) == 1;
+            let alone = self.ports.flows(index) == 1 && !self.ports.is_pinned(index);
             alone || self.threshold.is_some() && self.ports.used(index) == Use::Shared && flow.remote == remote
         })
     }

@@ -63,11 +63,13 @@ impl<K: InsideKey> Table<K> {
     /// Whether somebody who has no flow of its own may send to a port; `expired` is its flow that ought to be gone.
     pub(super) fn admit(&self, port: u16, remote: Remote, expired: bool) -> Result<K, Refusal> {
         let index = self.ports.index(port).ok_or(Refusal::NoMapping)?;
-        if self.ports.flows(index) <= u32::from(expired) {
+        let pinned = self.ports.is_pinned(index);
+        if !pinned && self.ports.flows(index) <= u32::from(expired) {
             return Err(Refusal::NoMapping);
         }
         let Use::Own(inside) = self.ports.used(index) else { return Err(Refusal::Filtered) };
         let admitted = match self.filter {
+            _ if pinned => true,
             Filter::EndpointIndependent => true,
             Filter::AddressDependent => self.permits.count(port, remote.addr) > u32::from(expired),
             Filter::AddressAndPortDependent => false,
@@ -155,7 +157,23 @@ impl<K: InsideKey> Table<K> {
         ended
     }
 
-    fn end(&mut self, id: Id) {
+    /// Makes a port an inside endpoint's whatever flows there are; `false`, and nothing changed, where flows of others
+    /// are on it.
+    pub(super) fn pin(&mut self, port: u16, inside: K) -> bool {
+        let pinned = self.ports.index(port).is_some_and(|index| self.ports.pin(index, inside));
+        self.version += u64::from(pinned);
+        pinned
+    }
+
+    /// The inverse: the last flow frees the port.
+    pub(super) fn unpin(&mut self, port: u16) {
+        if let Some(index) = self.ports.index(port) {
+            self.ports.unpin(index);
+            self.version += 1;
+        }
+    }
+
+    pub(super) fn end(&mut self, id: Id) {
         let (port, remote) = self.flows.remove(id);
         self.permits.remove(port, remote.addr);
         if let Some(index) = self.ports.index(port) {

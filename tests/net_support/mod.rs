@@ -171,6 +171,8 @@ pub struct World {
     pub more: &'static str,
     /// Further keys of every CE's `napt`, each behind a comma.
     pub napt: &'static str,
+    /// Further lines of every CE's configuration.
+    pub ce_more: &'static str,
     pub files: Files,
 }
 
@@ -189,6 +191,7 @@ impl World {
             names_reporters: false,
             more: "",
             napt: "",
+            ce_more: "",
             files,
         };
         let World { near, far, br, server, .. } = &world;
@@ -265,13 +268,14 @@ impl World {
         let site = &mut self.sites[index];
         let config = format!(
             "role: ce\nrules: rules.yaml\nend-user-ipv6-prefix: {}\nsysctl: manage\nnapt: {{enabled: {}{}}}\n\
-             icmp: {{rfc6791-pool: [{}], originate: on, rfc5837-object: {}}}\n{}",
+             icmp: {{rfc6791-pool: [{}], originate: on, rfc5837-object: {}}}\n{}{}",
             site.home.end_user_prefix,
             site.home.napt,
             self.napt,
             CE_POOL.join(", "),
             self.names_reporters,
-            self.more
+            self.more,
+            self.ce_more
         );
         let config = self.files.write(&format!("ce{}.yaml", site.home.number), &config);
         site.daemon = Some(Daemon::start(&site.ce, env!("CARGO_BIN_EXE_mapt-ce"), &config));
@@ -461,15 +465,27 @@ fn pattern(at: usize) -> u8 {
     (at.wrapping_mul(0x9E37_79B1) >> 13) as u8
 }
 
-/// What `send` writes to a connection from `client` to `server`, both ways, `octets` each, checked octet by octet.
-/// A way that moves nothing for ten seconds fails.
+/// As `tcp_through`, with the port on which the server listens.
 pub fn tcp_both_ways(client: &Namespace, server: &Namespace, address: &str, port: u16, octets: usize) {
+    tcp_through(client, server, (address, port), port, octets);
+}
+
+/// What `pattern` writes to a connection from `client` to `server`, both ways, `octets` each, checked octet by octet.
+/// A way that moves nothing for ten seconds fails. `outside` is where the client finds the port on which the server
+/// listens; whom the server sees is returned.
+pub fn tcp_through(
+    client: &Namespace,
+    server: &Namespace,
+    outside: (&str, u16),
+    port: u16,
+    octets: usize,
+) -> SocketAddr {
     let listener = server.run(|| TcpListener::bind(("0.0.0.0", port)).unwrap());
-    let remote: SocketAddr = format!("{address}:{port}").parse().unwrap();
+    let remote: SocketAddr = format!("{}:{}", outside.0, outside.1).parse().unwrap();
     let near = client
         .run(|| TcpStream::connect_timeout(&remote, Duration::from_secs(10)))
         .unwrap_or_else(|e| panic!("connect to {remote}: {e}"));
-    let (far, _) = listener.accept().unwrap();
+    let (far, seen) = listener.accept().unwrap();
     let limit = Some(Duration::from_secs(10));
     for stream in [&near, &far] {
         stream.set_read_timeout(limit).unwrap();
@@ -498,6 +514,7 @@ pub fn tcp_both_ways(client: &Namespace, server: &Namespace, address: &str, port
             }
         });
     }
+    seen
 }
 
 /// Connects from a port that another connection of ours may use as well, within ten seconds.

@@ -10,8 +10,8 @@
 pub mod packets;
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::os::fd::AsRawFd;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -517,16 +517,38 @@ pub fn tcp_through(
     seen
 }
 
+/// Connects from one of a host's addresses; every wait is for ten seconds at most.
+pub fn connect_as(from: Ipv4Addr, to: SocketAddrV4) -> std::io::Result<TcpStream> {
+    let socket = tcp_socket(SocketAddrV4::new(from, 0))?;
+    connect(socket.as_raw_fd(), &SockaddrIn::from(to))?;
+    Ok(socket.into())
+}
+
+/// Nobody listens there, and says so.
+pub fn refused_as(from: Ipv4Addr, to: SocketAddrV4) -> Result<(), String> {
+    match connect_as(from, to) {
+        Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => Ok(()),
+        other => Err(format!("from {from} to {to}, where nobody listens: {other:?}")),
+    }
+}
+
 /// Connects from a port that another connection of ours may use as well, within ten seconds.
 pub fn connect_from(port: u16, to: SocketAddr) -> std::io::Result<TcpStream> {
-    let socket = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
-    setsockopt(&socket, sockopt::ReuseAddr, &true)?;
-    setsockopt(&socket, sockopt::SendTimeout, &TimeVal::seconds(10))?;
-    setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::seconds(10))?;
-    bind(socket.as_raw_fd(), &SockaddrIn::new(0, 0, 0, 0, port))?;
+    let socket = tcp_socket(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port))?;
     let SocketAddr::V4(to) = to else { panic!("{to}") };
     connect(socket.as_raw_fd(), &SockaddrIn::from(to))?;
     Ok(socket.into())
+}
+
+fn tcp_socket(from: SocketAddrV4) -> std::io::Result<OwnedFd> {
+    let socket = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    if from.port() != 0 {
+        setsockopt(&socket, sockopt::ReuseAddr, &true)?;
+    }
+    setsockopt(&socket, sockopt::SendTimeout, &TimeVal::seconds(10))?;
+    setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::seconds(10))?;
+    bind(socket.as_raw_fd(), &SockaddrIn::from(from))?;
+    Ok(socket)
 }
 
 /// A stop of the process, as a machine makes it that is moved or saved, interrupts reads with a time-out (signal(7)).

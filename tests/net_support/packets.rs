@@ -218,6 +218,16 @@ pub fn tcp(src: &str, dst: &str, ports: (u16, u16), data: &[u8]) -> Vec<u8> {
     segment
 }
 
+/// A TCP segment with SYN alone.
+pub fn syn(src: &str, dst: &str, ports: (u16, u16), seq: u32) -> Vec<u8> {
+    let mut segment = [ports.0.to_be_bytes(), ports.1.to_be_bytes()].concat();
+    segment.extend(seq.to_be_bytes());
+    segment.extend([0, 0, 0, 0, 5 << 4, 0x02, 0x20, 0, 0, 0, 0, 0]);
+    let sum = checksum(&[&pseudo(src, dst, TCP, segment.len()), &segment]);
+    segment[16..18].copy_from_slice(&sum.to_be_bytes());
+    segment
+}
+
 /// A DCCP-Data packet (RFC 4340 §5.1, 48-bit sequence number) whose checksum covers all of it.
 pub fn dccp(src: &str, dst: &str, ports: (u16, u16), data: &[u8]) -> Vec<u8> {
     let mut packet = [ports.0.to_be_bytes(), ports.1.to_be_bytes()].concat();

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use mapt::map::port_set::{PortParams, PortSet, Psid};
-use mapt::napt::{Inside, Napt, NaptParams, Outside, Protocol, Remote, Segment, TcpFlags, Timers};
+use mapt::napt::{Filter, Filtering, Inside, Napt, NaptParams, Outside, Protocol, Remote, Segment, TcpFlags, Timers};
 
 const ADDR: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 18);
 const START: Duration = Duration::from_secs(1);
@@ -27,6 +27,10 @@ fn server(n: usize) -> Remote {
 
 fn set_252() -> PortSet {
     PortParams::new(6, 8).unwrap().port_set(Psid(0x34)).unwrap()
+}
+
+fn set_4032() -> PortSet {
+    PortParams::new(6, 4).unwrap().port_set(Psid(3)).unwrap()
 }
 
 /// A NAPT with `count` established TCP flows, its endpoints in random order.
@@ -133,5 +137,37 @@ fn scarce(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, existing, churn, scarce);
+/// 131,072 flows, when one filter changes.
+fn change(c: &mut Criterion) {
+    let mut group = c.benchmark_group("napt/change");
+    group.sample_size(20);
+    for (name, ports) in [("4032-port-set", set_4032()), ("whole-address", PortSet::ALL)] {
+        let (mut napt, flows) = filled(131_072, ports);
+        let mut filter = Filter::AddressAndPortDependent;
+        let next = |filter| {
+            let filtering = Filtering { tcp: Some(filter), udp: None };
+            Napt::new(ADDR, ports, &NaptParams { filtering, ..NaptParams::default() }, 98)
+        };
+        group.bench_function(name, |b| {
+            b.iter_custom(|times| {
+                let mut spent = Duration::ZERO;
+                for _ in 0..times {
+                    filter = match filter {
+                        Filter::AddressDependent => Filter::AddressAndPortDependent,
+                        _ => Filter::AddressDependent,
+                    };
+                    let mut next = next(filter);
+                    let begin = std::time::Instant::now();
+                    let replaced = napt.replace(&mut next, START);
+                    spent += begin.elapsed();
+                    assert_eq!(replaced.kept, flows.len());
+                }
+                spent
+            })
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, existing, churn, scarce, change);
 criterion_main!(benches);

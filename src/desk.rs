@@ -1,12 +1,11 @@
 //! The end of every `handle`: one verdict, one count, one answer.
 
-use std::net::Ipv6Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::engine::TransmitKind;
 use crate::frag::Losses;
-use crate::reply::{IcmpParams, Replier};
+use crate::reply::Replier;
 use crate::siit::Refusal;
 use crate::stats::Counters;
 use crate::verdict::{Direction, DropReason, Verdict};
@@ -23,14 +22,15 @@ pub struct Desk {
 }
 
 impl Desk {
-    /// `dummy_ipv6` as in `Replier::new`.
-    pub fn new(params: &IcmpParams, dummy_ipv6: Option<Ipv6Addr>) -> Desk {
-        Desk {
-            counters: Arc::default(),
-            replier: Replier::new(params, dummy_ipv6),
-            replies: PacketQueue::default(),
-            more: PacketQueue::default(),
-        }
+    /// Counters at 0.
+    pub fn new(replier: Replier) -> Desk {
+        Desk { counters: Arc::default(), replier, replies: PacketQueue::default(), more: PacketQueue::default() }
+    }
+
+    /// Answers as `next` does from now on; the limit goes on. What answered until then is in `next`.
+    pub fn replace(&mut self, next: &mut Replier) {
+        next.go_on_with(&self.replier);
+        std::mem::swap(&mut self.replier, next);
     }
 
     /// The direction by the version nibble. What is no IP counts as `v4_to_v6`.

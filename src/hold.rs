@@ -132,6 +132,11 @@ impl Hold {
         Hold { table, work: None }
     }
 
+    /// Forgets the ports of packets whose first fragment has gone: their later ones are dropped. What waits stays.
+    pub fn turn(&mut self) {
+        self.table.turn();
+    }
+
     /// A fragment that has stopped: the whole of `handle` for it.
     #[cold]
     pub fn handle<R: Role>(

@@ -53,7 +53,7 @@ const ICMPV4_MAX: usize = 576;
 const HOP_LIMIT: u8 = 64;
 
 /// A token bucket on the caller's clock.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Bucket {
     /// Nanoseconds' worth of tokens.
     credit: u64,
@@ -93,6 +93,11 @@ impl Replier {
             ipv6_source: params.ipv6_source.or(dummy_ipv6),
             bucket: Bucket { credit: BURST * Bucket::TOKEN, last: Duration::ZERO },
         }
+    }
+
+    /// Takes over what another has left of its limit.
+    pub fn go_on_with(&mut self, other: &Replier) {
+        self.bucket = other.bucket;
     }
 
     /// Puts the answer to a drop into `queue`, where the reason, the packet and the bucket allow one.

@@ -219,6 +219,7 @@ enum Step {
     Error { protocol: Protocol, host: u8, to: usize },
     Wait { quarters: u64 },
     Forwards(Vec<(Protocol, u16, u8)>),
+    Move(u32, Vec<(Protocol, u16, u8)>),
 }
 
 fn protocol() -> impl Strategy<Value = Protocol> {
@@ -250,8 +251,14 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (protocol(), 0..10u8, remote()).prop_map(|(protocol, host, to)| Step::Error { protocol, host, to }),
         4 => (0..30u64).prop_map(|quarters| Step::Wait { quarters }),
         1 => (0..300u64).prop_map(|quarters| Step::Wait { quarters }),
-        1 => prop::collection::vec((protocol(), 0..8u16, 0..10u8), 0..5).prop_map(Step::Forwards),
+        1 => forwards().prop_map(Step::Forwards),
+        1 => (0..3u32, forwards()).prop_map(|(room, forwards)| Step::Move(room, forwards)),
     ]
+}
+
+/// Protocol, place of the port in the set, host.
+fn forwards() -> impl Strategy<Value = Vec<(Protocol, u16, u8)>> {
+    prop::collection::vec((protocol(), 0..8u16, 0..10u8), 0..5)
 }
 
 const REMOTES: [Remote; 3] = [
@@ -290,19 +297,29 @@ impl Numbers {
 fn run(steps: &[Step], filters: [Filter; 2], seed: u64) -> Result<(), TestCaseError> {
     let (set, all) = few_ports();
     let filtering = Filtering { tcp: Some(filters[0]), udp: Some(filters[1]) };
-    let mut napt = Napt::new(ADDR, set, &NaptParams { timers: TIMERS, filtering, ..NaptParams::default() }, seed);
+    let params = |room: u32| NaptParams { timers: TIMERS, filtering, max_flows: 2000 + room, ..NaptParams::default() };
+    // The last port is another customer's.
+    let port = |n: u16| all.get(usize::from(n)).copied().unwrap_or(0x2035);
+    let forward = |&(protocol, n, to): &(Protocol, u16, u8)| Forward { protocol, port: port(n), inside: host(to) };
+    let mut napt = Napt::new(ADDR, set, &params(0), seed);
     let mut model = Model::default();
     let mut numbers = Numbers::default();
     let mut now = Duration::from_secs(1000);
     for step in steps {
         match *step {
             Step::Forwards(ref forwards) => {
-                // The last port is another customer's.
-                let port = |n: u16| all.get(usize::from(n)).copied().unwrap_or(0x2035);
-                let forward =
-                    |&(protocol, n, to): &(Protocol, u16, u8)| Forward { protocol, port: port(n), inside: host(to) };
                 let forwards: Vec<Forward> = forwards.iter().map(forward).collect();
                 prop_assert_eq!(napt.set_forwards(&forwards, now), model.set_forwards(&all, &forwards));
+            }
+            // The same address and ports, perhaps with room for other numbers of flows.
+            Step::Move(room, ref forwards) => {
+                let forwards: Vec<Forward> = forwards.iter().map(forward).collect();
+                let params = NaptParams { forwards: forwards.clone(), ..params(room) };
+                let replaced = napt.replace(&mut Napt::new(ADDR, set, &params, seed ^ u64::from(room)), now);
+                let before = model.flows.len();
+                model.set_forwards(&all, &forwards);
+                let after = model.flows.len();
+                prop_assert_eq!((replaced.kept, replaced.purged), (after, before - after));
             }
             Step::Out { protocol, host: n, to, flags, commit } => {
                 let (inside, given) = (host(n), REMOTES[to]);

@@ -1,5 +1,6 @@
 //! The Border Relay (RFC 7599 §8.3, §8.4): stateless translation.
 
+mod change;
 mod v4_to_v6;
 mod v6_to_v4;
 
@@ -20,6 +21,8 @@ use crate::stats::Counters;
 use crate::verdict::{Direction, DropReason, Verdict};
 use crate::wire::PacketBuf;
 use crate::wire::queue::PacketQueue;
+
+pub use change::NextBr;
 
 /// What a BR is told beside its rules.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,23 +65,24 @@ impl Br {
     /// An engine of its own for each thread; the rules and the fragment table are shared, since the kernel may put the
     /// fragments of a packet on different queues.
     pub fn with_fragments(provisioning: &Provisioning, params: &BrParams, fragments: Arc<FragTable>) -> Br {
-        let table = Arc::clone(&provisioning.table);
+        let NextBr { core, replier } = Br::prepare(provisioning, params);
+        Br { core, hold: Hold::new(fragments), desk: Desk::new(replier) }
+    }
+}
+
+impl Core {
+    fn new(provisioning: &Provisioning, params: &BrParams) -> Core {
         let mut pool = params.icmp.rfc6791_pool.clone();
         if pool.is_empty() {
             pool.push(DUMMY_IPV4);
         }
-        let dummy_ipv6 = table.dmrs().first().map(|dmr| dmr.embed(pool[0]));
-        Br {
-            core: Core {
-                table,
-                check_interface_id: params.check_interface_id,
-                pool,
-                translator: Translator { params: params.translation, random: Randomness::new(params.seed) },
-                plan: Plan::default(),
-                last_rule: Cell::new(None),
-            },
-            hold: Hold::new(fragments),
-            desk: Desk::new(&params.icmp, dummy_ipv6),
+        Core {
+            table: Arc::clone(&provisioning.table),
+            check_interface_id: params.check_interface_id,
+            pool,
+            translator: Translator { params: params.translation, random: Randomness::new(params.seed) },
+            plan: Plan::default(),
+            last_rule: Cell::new(None),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The Customer Edge (RFC 7599 §8.1, §8.2): NAPT44 into the port set, then translation.
 
+mod change;
 mod v4_to_v6;
 mod v6_to_v4;
 
@@ -25,6 +26,8 @@ use crate::wire::PacketBuf;
 use crate::wire::ip::protocol;
 use crate::wire::queue::PacketQueue;
 use crate::wire::transport::Transport;
+
+pub use change::NextCe;
 
 /// What a CE is told beside its rules and prefix.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,36 +87,19 @@ impl Identifications {
 impl Ce {
     /// A CE without End-user prefix, or whose prefix no rule covers, drops everything by name.
     pub fn new(provisioning: &Provisioning, params: &CeParams) -> Ce {
-        let table = Arc::clone(&provisioning.table);
-        let customer = provisioning.end_user_prefix.and_then(|prefix| table.customer(prefix).ok());
-        let mut pool = params.icmp.rfc6791_pool.clone();
-        if pool.is_empty() {
-            pool.push(DUMMY_IPV4);
-        }
-        let napt = customer
-            .filter(|_| params.napt)
-            .map(|c| Napt::new(c.ipv4.addr(), c.ports, &params.napt_params, params.seed ^ 0x6e61_7074));
-        let dummy_ipv6 = customer.map(|c| table.dmr(c.rule).embed(pool[0]));
-        let random = Randomness::new(params.seed);
-        // Where the address is not shared, nobody else's Identifications meet ours.
-        let shared = customer.filter(|c| params.rewrite_identification && c.psid.is_some());
-        let identifications =
-            shared.map(|c| Identifications { ports: c.ports, next: random.next_u32() % c.ports.count() });
-        Ce {
-            core: Core {
-                table,
-                customer,
-                napt,
-                check_interface_id: params.check_interface_id,
-                identifications,
-                pool,
-                translator: Translator { params: params.translation, random },
-                plan: Plan::default(),
-                last_rule: Cell::new(None),
-            },
-            hold: Hold::new(Arc::new(FragTable::new(&params.fragments, params.seed))),
-            desk: Desk::new(&params.icmp, dummy_ipv6),
-        }
+        let NextCe { core, replier } = Ce::prepare(provisioning, params);
+        let hold = Hold::new(Arc::new(FragTable::new(&params.fragments, params.seed)));
+        Ce { core, hold, desk: Desk::new(replier) }
+    }
+
+    /// The NAPT; `None` where it is off, and without a prefix.
+    pub fn napt(&self) -> Option<&Napt<Inside>> {
+        self.core.napt.as_ref()
+    }
+
+    /// The NAPT, for what is done to it between packets.
+    pub fn napt_mut(&mut self) -> Option<&mut Napt<Inside>> {
+        self.core.napt.as_mut()
     }
 
     /// Outside ports of a protocol in use now.
@@ -124,6 +110,36 @@ impl Ce {
     /// Flows of a protocol now.
     pub fn flows(&self, protocol: Protocol) -> usize {
         self.core.napt.as_ref().map_or(0, |napt| napt.flows(protocol))
+    }
+}
+
+impl Core {
+    fn new(provisioning: &Provisioning, params: &CeParams) -> Core {
+        let table = Arc::clone(&provisioning.table);
+        let customer = provisioning.end_user_prefix.and_then(|prefix| table.customer(prefix).ok());
+        let mut pool = params.icmp.rfc6791_pool.clone();
+        if pool.is_empty() {
+            pool.push(DUMMY_IPV4);
+        }
+        let napt = customer
+            .filter(|_| params.napt)
+            .map(|c| Napt::new(c.ipv4.addr(), c.ports, &params.napt_params, params.seed ^ 0x6e61_7074));
+        let random = Randomness::new(params.seed);
+        // Where the address is not shared, nobody else's Identifications meet ours.
+        let shared = customer.filter(|c| params.rewrite_identification && c.psid.is_some());
+        let identifications =
+            shared.map(|c| Identifications { ports: c.ports, next: random.next_u32() % c.ports.count() });
+        Core {
+            table,
+            customer,
+            napt,
+            check_interface_id: params.check_interface_id,
+            identifications,
+            pool,
+            translator: Translator { params: params.translation, random },
+            plan: Plan::default(),
+            last_rule: Cell::new(None),
+        }
     }
 }
 

@@ -17,6 +17,8 @@ struct Entry {
     /// Octets that have passed.
     seen: u32,
     id: Option<u16>,
+    /// The bucket's turn in which its first fragment was settled.
+    turn: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +44,7 @@ pub(super) struct Bucket {
     held: Box<[Line]>,
     entries: Box<[Entry]>,
     store: Store,
+    turn: u32,
 }
 
 /// What a packet is called in a bucket: parts of hashes, of its key and of its source.
@@ -60,6 +63,7 @@ impl Entry {
         total: 0,
         seen: 0,
         id: None,
+        turn: 0,
     };
 
     fn is_complete(&self) -> bool {
@@ -67,8 +71,12 @@ impl Entry {
     }
 
     /// Lets a later fragment of a settled packet pass, or says why not.
-    fn pass(&mut self, offset: u32, len: u32, more: bool) -> Result<Known, DropReason> {
+    fn pass(&mut self, offset: u32, len: u32, more: bool, turn: u32) -> Result<Known, DropReason> {
         match self.state {
+            State::Ports(_) if self.turn != turn => {
+                self.state = State::Refused(DropReason::FragmentWithoutPort);
+                Err(DropReason::FragmentWithoutPort)
+            }
             State::Ports(ports) if offset >= self.first_len => {
                 self.seen = self.seen.saturating_add(len);
                 if !more {
@@ -96,6 +104,7 @@ impl Bucket {
             held: vec![Line::EMPTY; n].into_boxed_slice(),
             entries: vec![Entry::NONE; n].into_boxed_slice(),
             store: Store::new(held_octets),
+            turn: 0,
         }
     }
 
@@ -145,13 +154,14 @@ impl Bucket {
         if entry.state != State::Refused(DropReason::FragmentOverlap) {
             entry.seen = entry.seen.saturating_add(entry.first_len);
             entry.state = outcome.map_or_else(State::Refused, State::Ports);
+            entry.turn = self.turn;
         }
     }
 
     pub(super) fn release(&mut self, name: Name, key: &Key, out: &mut PacketBuf) -> Option<Result<Known, DropReason>> {
         let slot = self.slot(name, key)?;
         let taken = self.store.take(&mut self.held[slot], Some(out))?;
-        Some(self.entries[slot].pass(taken.offset, taken.len, taken.more))
+        Some(self.entries[slot].pass(taken.offset, taken.len, taken.more, self.turn))
     }
 
     pub(super) fn later(
@@ -166,7 +176,7 @@ impl Bucket {
         if let Some(slot) = found {
             let entry = &mut self.entries[slot];
             if entry.state != State::Waiting {
-                return entry.pass(piece.offset, piece.len, piece.more).map_or_else(Later::Drop, Later::Go);
+                return entry.pass(piece.offset, piece.len, piece.more, self.turn).map_or_else(Later::Drop, Later::Go);
             }
         }
         if self.store.capacity() == 0 {
@@ -189,6 +199,11 @@ impl Bucket {
             State::Refused(reason) if !moment.is_past(self.born[slot]) => Some(reason),
             _ => None,
         }
+    }
+
+    /// What is settled so far no longer serves later fragments.
+    pub(super) fn turn(&mut self) {
+        self.turn = self.turn.wrapping_add(1);
     }
 
     /// Gives up what is too old and holds something; tells when the next is.

@@ -193,6 +193,13 @@ impl FragTable {
         self.bucket(piece.group)?.refused(self.name(&piece.key), &piece.key, self.moment(now))
     }
 
+    /// From now on no later fragment passes whose first one was settled before. Those that wait for theirs stay.
+    pub fn turn(&self) {
+        for bucket in &self.buckets {
+            lock(bucket).turn();
+        }
+    }
+
     /// When `expire` is next worth calling.
     pub fn poll_timeout(&self) -> Option<Duration> {
         let due = self.due.load(Ordering::Relaxed);

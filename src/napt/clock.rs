@@ -13,7 +13,7 @@ impl Tick {
     /// The first tick not before `now`: an idle time that starts here ends late by less than a tick, never early.
     #[inline]
     pub(super) fn starting(now: Duration) -> Tick {
-        Tick(now.as_secs().saturating_mul(PER_SECOND).saturating_add(u64::from(now.subsec_nanos().div_ceil(NANOS))))
+        Tick(rounded_up(now))
     }
 
     /// The last tick not after `now`.
@@ -46,8 +46,21 @@ impl Tick {
     }
 
     pub(super) fn time(self) -> Duration {
-        Duration::new(self.0 / PER_SECOND, (self.0 % PER_SECOND) as u32 * NANOS)
+        duration(self.0)
     }
+
+    /// From `earlier` to here; 0 where that is later.
+    pub(super) fn from(self, earlier: Tick) -> Duration {
+        duration(self.0.saturating_sub(earlier.0))
+    }
+}
+
+fn rounded_up(time: Duration) -> u64 {
+    time.as_secs().saturating_mul(PER_SECOND).saturating_add(u64::from(time.subsec_nanos().div_ceil(NANOS)))
+}
+
+fn duration(ticks: u64) -> Duration {
+    Duration::new(ticks / PER_SECOND, (ticks % PER_SECOND) as u32 * NANOS)
 }
 
 /// An idle time; at least one tick.
@@ -64,7 +77,7 @@ impl Ticks {
     }
 
     pub(super) fn of(idle: Duration) -> Ticks {
-        Ticks(Tick::starting(idle).0.max(1))
+        Ticks(rounded_up(idle).max(1))
     }
 }
 

@@ -41,6 +41,11 @@ impl<K: InsideKey> Explicit<K> {
     pub(super) fn new() -> Explicit<K> {
         Explicit { ports: BTreeMap::new() }
     }
+
+    /// The ports of a protocol that were set, and for whom.
+    pub(super) fn of(&self, protocol: Protocol) -> impl Iterator<Item = (u16, K)> {
+        self.ports.range((protocol, 0)..=(protocol, u16::MAX)).map(|((_, port), inside)| (*port, *inside))
+    }
 }
 
 impl<K: InsideKey> Napt<K> {
@@ -92,6 +97,14 @@ impl<K: InsideKey> Napt<K> {
             }
         }
         changed
+    }
+
+    /// The forwards of another NAPT with the same ports from now on. At once where they are the same.
+    pub(super) fn go_on_with_forwards_of(&mut self, next: &Napt<K>, now: Duration) {
+        if self.explicit.ports != next.explicit.ports {
+            let forwards: Vec<_> = next.forwards().collect();
+            self.set_forwards(&forwards, now);
+        }
     }
 
     /// The ports that are set, by protocol and port.

@@ -60,6 +60,16 @@ pub(super) struct Flow<K> {
 // A cache line: what a lookup finds is all that a refresh needs.
 const _: () = assert!(size_of::<Flow<Inside>>() == 64);
 
+/// What a flow was in another table.
+pub(super) struct Was<K> {
+    pub(super) inside: K,
+    pub(super) remote: Remote,
+    pub(super) port: u16,
+    pub(super) tcp: TcpState,
+    pub(super) marks: Marks,
+    pub(super) since: Tick,
+}
+
 #[derive(Clone, Copy)]
 struct List {
     oldest: Option<Id>,
@@ -128,6 +138,33 @@ impl<K: InsideKey> Flows<K> {
         self.live >= self.limit
     }
 
+    pub(super) fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// Slots that have been touched.
+    pub(super) fn slots(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// The flow of a slot, counted from 0; `None` in a vacant one.
+    pub(super) fn in_slot(&self, n: usize) -> Option<&Flow<K>> {
+        self.slots.get(n).filter(|flow| flow.port != 0)
+    }
+
+    /// Takes over the idle times and nothing else: the order within a list stays.
+    pub(super) fn set_idle_times(&mut self, of: &Flows<K>) {
+        for (list, new) in self.lists.iter_mut().zip(&of.lists) {
+            list.idle = new.idle;
+        }
+    }
+
+    /// Hashes and counts time as another table does, so that its flows keep their order. For an empty table.
+    pub(super) fn begin_as(&mut self, other: &Flows<K>) {
+        self.hash = other.hash;
+        self.base = other.base;
+    }
+
     #[inline]
     pub(super) fn get(&self, id: Id) -> Option<&Flow<K>> {
         self.slots.get(slot(id))
@@ -168,7 +205,7 @@ impl<K: InsideKey> Flows<K> {
     }
 
     #[inline]
-    fn deadline(&self, flow: &Flow<K>) -> Tick {
+    pub(super) fn deadline(&self, flow: &Flow<K>) -> Tick {
         self.since(flow).after(self.lists[flow.idle as usize].idle)
     }
 
@@ -219,6 +256,26 @@ impl<K: InsideKey> Flows<K> {
         Some(id)
     }
 
+    /// A flow as it was elsewhere. Those of one idle time come in the order in which they have idled, the longest
+    /// first; `put_waiting` follows for those that wait.
+    pub(super) fn insert_as(&mut self, was: &Was<K>) -> Option<Id> {
+        let id = self.insert(was.inside, was.remote, was.port, was.since)?;
+        let flow = &mut self.slots[slot(id)];
+        (flow.tcp, flow.marks) = (was.tcp, was.marks);
+        let since = flow.since;
+        if was.tcp.idle() != Idle::Short {
+            self.requeue(id, was.tcp.idle(), since);
+        }
+        Some(id)
+    }
+
+    /// A flow waits since the tick with these low bits; the longest of a host comes first.
+    pub(super) fn put_waiting(&mut self, id: Id, since: u16) {
+        if !self.slots[slot(id)].waiting {
+            self.wait(id, since);
+        }
+    }
+
     /// Starts the idle time of a flow afresh.
     #[inline]
     pub(super) fn refresh(&mut self, id: Id, idle: Idle, since: Tick) {
@@ -259,7 +316,7 @@ impl<K: InsideKey> Flows<K> {
     #[cold]
     fn set_waiting(&mut self, id: Id, waiting: bool, now: Tick) {
         if waiting {
-            self.wait(id, now);
+            self.wait(id, now.low());
         } else {
             self.stop_waiting(id);
         }
@@ -286,6 +343,12 @@ impl<K: InsideKey> Flows<K> {
             }
         }
         self.chain(most.1, |flow| flow.host_newer).take_while(move |(_, flow)| waited(flow))
+    }
+
+    /// Flows that nobody has answered and the low bits of the tick since when, the longest of a host first.
+    pub(super) fn waiting(&self) -> impl Iterator<Item = (&Flow<K>, u16)> {
+        let of_host = |host: &Host| self.chain(host.oldest, |flow| flow.host_newer);
+        self.hosts.iter().flat_map(of_host).map(|(_, flow)| (flow, flow.waiting_since))
     }
 
     /// Whether a flow has waited for so long.
@@ -367,7 +430,7 @@ impl<K: InsideKey> Flows<K> {
         self.hash.hash(&inside.host()) as usize % HOSTS
     }
 
-    fn wait(&mut self, id: Id, now: Tick) {
+    fn wait(&mut self, id: Id, since: u16) {
         let host = self.host(&self.slots[slot(id)].inside);
         let host = &mut self.hosts[host];
         host.count += 1;
@@ -378,7 +441,7 @@ impl<K: InsideKey> Flows<K> {
         }
         let flow = &mut self.slots[slot(id)];
         flow.waiting = true;
-        flow.waiting_since = now.low();
+        flow.waiting_since = since;
         flow.host_older = newest;
         flow.host_newer = None;
     }

@@ -12,6 +12,7 @@ fn derive(seed: u64, label: u64, counter: u64) -> u64 {
 }
 
 /// A keyed hash of inside keys: a host of the home that does not know the seed cannot aim at one bucket.
+#[derive(Clone, Copy)]
 pub(super) struct KeyedHash {
     keys: [u64; 4],
 }

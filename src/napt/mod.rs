@@ -5,10 +5,12 @@
 //! endpoints share ports towards different destinations (RFC 7857 §3), and nobody who has a port of its own loses it.
 //! State is a flow's, made by outbound packets alone. Nothing is allocated after `new`.
 
+mod change;
 mod clock;
 mod explicit;
 mod flow;
 mod keyed;
+mod list;
 mod params;
 mod permits;
 mod pool;
@@ -29,7 +31,9 @@ use keyed::Draws;
 use scarcity::Choice;
 use table::{Settings, Table};
 
+pub use change::Replaced;
 pub use explicit::{Changed, Forward};
+pub use list::{FlowState, FlowView};
 pub use params::{Filter, Filtering, NaptParams, Sharing, Timers};
 
 /// Flows that one `handle_timeout` ends at most.
@@ -315,6 +319,11 @@ impl<K: InsideKey> Napt<K> {
     /// Flows of a protocol now, as `ports_in_use`.
     pub fn flows(&self, protocol: Protocol) -> usize {
         self.table(protocol).flows.len()
+    }
+
+    /// The outside address.
+    pub fn address(&self) -> Ipv4Addr {
+        self.addr
     }
 
     /// The ports of the set without port 0.

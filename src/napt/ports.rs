@@ -48,6 +48,10 @@ impl<K: InsideKey> Ports<K> {
         }
     }
 
+    pub(super) fn set(&self) -> PortSet {
+        self.set
+    }
+
     pub(super) fn capacity(&self) -> usize {
         self.pool.capacity()
     }

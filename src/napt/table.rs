@@ -2,7 +2,7 @@
 //!
 //! A whole address costs 1.5 MB a protocol beside its flows, a set of 252 ports 6 KB.
 use super::clock::{Tick, Ticks};
-use super::flow::{Flow, Flows, IDLES, Id};
+use super::flow::{Flow, Flows, IDLES, Id, Was};
 use super::params::Filter;
 use super::permits::Permits;
 use super::pool::{PortIndex, PortPool};
@@ -33,7 +33,7 @@ pub(super) struct Table<K> {
     pub(super) ports: Ports<K>,
     pub(super) threshold: Option<u8>,
     pub(super) sharing: Vec<u16>,
-    filter: Filter,
+    pub(super) filter: Filter,
     permits: Permits,
     /// Counts insertions and endings: a choice holds until the next one.
     version: u64,
@@ -54,6 +54,13 @@ impl<K: InsideKey> Table<K> {
             permits: Permits::new(permits, of.seed),
             version: 0,
         }
+    }
+
+    /// Hashes and counts time as another table of this protocol does, whose flows it is to take; no choice of that one
+    /// is good here. For a new table.
+    pub(super) fn begin_as(&mut self, other: &Table<K>) {
+        self.flows.begin_as(&other.flows);
+        self.version = other.version.wrapping_add(1);
     }
 
     pub(super) fn version(&self) -> u64 {
@@ -95,6 +102,25 @@ impl<K: InsideKey> Table<K> {
             return None;
         };
         self.permits.add(port, remote.addr);
+        self.version += 1;
+        Some(id)
+    }
+
+    /// A flow as it was in another table, on an own port of its inside endpoint or on a shared one. `None`, and
+    /// nothing changed, where its port is not of the set or serves others, where its ends have a flow, and where there
+    /// is no room. An endpoint with a pinned port may have another one as well; what is pinned is then pinned again.
+    pub(super) fn adopt(&mut self, was: &Was<K>, shared: bool) -> Option<Id> {
+        let index = self.ports.index(was.port)?;
+        let used = if shared { Use::Shared } else { Use::Own(was.inside) };
+        let meets = self.flows.at_port(was.port, was.remote).or_else(|| self.flows.between(&was.inside, was.remote));
+        if meets.is_some() || self.flows.is_full() || !self.ports.add_flow(index, used) {
+            return None;
+        }
+        let Some(id) = self.flows.insert_as(was) else {
+            self.ports.remove_flow(index);
+            return None;
+        };
+        self.permits.add(was.port, was.remote.addr);
         self.version += 1;
         Some(id)
     }

@@ -7,7 +7,7 @@
 //!                 │     │
 //!           hold desk mapping                what both roles share: fragments; count once, answer; drop reasons
 //!                 │     │
-//!      engine  napt  siit  frag  reply  stats
+//!      engine  napt ── pcp  siit  frag  reply  stats
 //!                 │     │
 //!                map   wire  verdict         arithmetic on addresses and on bytes
 //! ```
@@ -31,6 +31,7 @@ pub mod map;
 pub mod mapping;
 pub mod napt;
 pub mod ops;
+pub mod pcp;
 pub mod reply;
 pub mod siit;
 pub mod stats;

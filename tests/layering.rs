@@ -82,7 +82,8 @@ const IMPORTS: &[(&str, &[&str])] = &[
 
 /// Where a packet passes: no panic by our own hand.
 const DATA_PATH: &[&str] = &[
-    "wire", "map", "siit", "napt", "frag", "reply", "stats", "verdict", "engine", "mapping", "desk", "hold", "br", "ce",
+    "wire", "map", "siit", "napt", "frag", "reply", "stats", "verdict", "engine", "mapping", "desk", "hold", "br",
+    "ce", "pcp",
 ];
 const WORLD: &[&str] = &["io", "lab", "fastpath", "bin"];
 const WORLD_AND_OPS: &[&str] = &["io", "lab", "fastpath", "bin", "ops"];

@@ -131,10 +131,8 @@ pub struct Config {
     pub routes: RoutesConfig,
     /// Whether missing sysctls are set or only reported.
     pub sysctl: Sysctl,
-    /// `control`.
-    pub control: Option<ControlConfig>,
-    /// `napt.log-mappings`.
-    pub log_mappings: bool,
+    /// `control: {socket: PATH}`.
+    pub control_socket: Option<PathBuf>,
     /// `state-directory`.
     pub state_directory: Option<PathBuf>,
 }
@@ -180,25 +178,4 @@ pub enum Sysctl {
     Check,
     /// Set what is needed.
     Manage,
-}
-
-/// `control`: the Unix socket that a daemon serves.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ControlConfig {
-    /// Its path.
-    pub socket: PathBuf,
-    /// Who may connect.
-    pub mode: ControlMode,
-    /// `group`: name or number; only with `ControlMode::Group`.
-    pub group: Option<String>,
-}
-
-/// Who may connect to the control socket.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum ControlMode {
-    /// 0600.
-    #[default]
-    Owner,
-    /// 0660.
-    Group,
 }

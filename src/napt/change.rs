@@ -25,12 +25,14 @@ impl std::ops::AddAssign for Replaced {
 
 impl<K: InsideKey> Napt<K> {
     /// Goes on with the address, ports and parameters of `next`, which is new and has no flow; afterwards `next` is what
-    /// is to be dropped, off the data path. Nothing is allocated.
+    /// is to be dropped, off the data path. Nothing is allocated, but for
+    /// what hosts have asked for.
     ///
     /// Where address, ports, filters and the number of flows stay, no flow is touched: idle times and sharing change at
     /// once, also for flows that idle already; forwards as `set_forwards` does it. Else flows whose outside address and
-    /// port are still ours move, in time proportional to their number (docs/performance.md has the figures). With less
-    /// room than they need those go that are closing, then opening, then the rest, the longest idle first. The choice of
+    /// port are still ours move, in time proportional to their number (docs/performance.md has the figures), and so do
+    /// mappings that hosts have asked for. With less room than they need those go that are closing, then opening, then
+    /// the rest, the longest idle first, and last what a host has asked to keep. The choice of
     /// ports goes on with the random numbers of before.
     pub fn replace(&mut self, next: &mut Napt<K>, now: Duration) -> Replaced {
         let now = Tick::reached(now);
@@ -44,12 +46,17 @@ impl<K: InsideKey> Napt<K> {
             replaced.purged = before - replaced.kept;
             return replaced;
         }
+        let asked = self.explicit.count();
+        if same_address {
+            next.take_over_maps(self);
+        }
         for (old, new) in self.tables.iter().zip(&mut next.tables) {
             let kept = if same_address { new.take_over(old, now) } else { 0 };
             next.explicit.of(old.protocol).for_each(|(port, inside)| _ = new.pin(port, inside));
             replaced.kept += kept;
             replaced.purged += old.live(now) - kept;
         }
+        next.take_over_peers(self, asked);
         std::mem::swap(self, next);
         std::mem::swap(&mut self.draws, &mut next.draws);
         replaced
@@ -66,7 +73,7 @@ impl<K: InsideKey> Napt<K> {
 }
 
 /// In the order in which they go where there is less room.
-const ORDER: [Idle; 3] = [Idle::Closing, Idle::Short, Idle::Established];
+const ORDER: [Idle; 4] = [Idle::Closing, Idle::Short, Idle::Established, Idle::Held];
 
 impl<K: InsideKey> Table<K> {
     /// Whether the other table differs in idle times and sharing at most.
@@ -97,7 +104,11 @@ impl<K: InsideKey> Table<K> {
         let mut kept = 0;
         for (_, flow) in all().skip(surplus) {
             let shared = old.index(flow).is_some_and(|index| old.ports.used(index) == Use::Shared);
-            kept += usize::from(self.adopt(&old.was(flow), shared).is_some());
+            let adopted = self.adopt(&old.was(flow), shared);
+            kept += usize::from(adopted.is_some());
+            if let Some(id) = adopted.filter(|_| old.flows.is_held(flow)) {
+                self.flows.hold(id);
+            }
         }
         for (flow, since) in old.flows.waiting() {
             if let Some((id, found)) = self.flows.between(&flow.inside, flow.remote)

@@ -68,6 +68,9 @@ fn duration(ticks: u64) -> Duration {
 pub(super) struct Ticks(u64);
 
 impl Ticks {
+    /// No idle time at all.
+    pub(super) const FOREVER: Ticks = Ticks(u64::MAX);
+
     pub(super) const fn seconds(seconds: u64) -> Ticks {
         Ticks(seconds * PER_SECOND)
     }

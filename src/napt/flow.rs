@@ -27,7 +27,10 @@ pub(super) enum Idle {
     Established = 1,
     /// TCP after both FINs or a reset.
     Closing = 2,
+    /// For as long as somebody has asked for.
+    Held = 3,
 }
+/// Those with a time.
 pub(super) const IDLES: usize = 3;
 
 /// Inside hosts are told apart by this many buckets where the one that holds most is looked for.
@@ -92,7 +95,7 @@ pub(super) struct Flows<K> {
     hash: KeyedHash,
     outbound: Vec<Option<Id>>,
     inbound: Vec<Option<Id>>,
-    lists: [List; IDLES],
+    lists: [List; IDLES + 1],
     hosts: Vec<Host>,
     base: Option<Tick>,
 }
@@ -124,7 +127,7 @@ impl<K: InsideKey> Flows<K> {
             hash: KeyedHash::new(seed),
             outbound: vec![None; buckets],
             inbound: vec![None; buckets],
-            lists: idle.map(|idle| List { oldest: None, newest: None, idle }),
+            lists: [idle[0], idle[1], idle[2], Ticks::FOREVER].map(|idle| List { oldest: None, newest: None, idle }),
             hosts: vec![Host::default(); HOSTS],
             base: None,
         }
@@ -289,11 +292,43 @@ impl<K: InsideKey> Flows<K> {
 
     #[inline(never)]
     fn requeue(&mut self, id: Id, idle: Idle, since: u32) {
+        if self.is_held(&self.slots[slot(id)]) {
+            self.slots[slot(id)].since = since;
+            return;
+        }
+        self.move_to(id, idle, since);
+    }
+
+    fn move_to(&mut self, id: Id, idle: Idle, since: u32) {
         self.unlink(id);
         let flow = &mut self.slots[slot(id)];
         flow.since = since;
         flow.idle = idle;
         self.append(id);
+    }
+
+    /// Whether a flow lives until `release`, whatever idle time it has.
+    #[inline]
+    pub(super) fn is_held(&self, flow: &Flow<K>) -> bool {
+        flow.idle == Idle::Held
+    }
+
+    /// Keeps a flow until `release`. Nobody waits for an answer of it.
+    pub(super) fn hold(&mut self, id: Id) {
+        if self.slots[slot(id)].waiting {
+            self.stop_waiting(id);
+        }
+        let since = self.slots[slot(id)].since;
+        self.move_to(id, Idle::Held, since);
+    }
+
+    /// The inverse of `hold`; `false` where the flow's idle time is over. Else it starts afresh.
+    pub(super) fn release(&mut self, id: Id, now: Tick) -> bool {
+        let flow = &self.slots[slot(id)];
+        let (idle, since) = (flow.tcp.idle(), now.since(self.base.unwrap_or_default()));
+        let lives = now < self.since(flow).after(self.lists[idle as usize].idle);
+        self.move_to(id, idle, since);
+        lives
     }
 
     #[inline]
@@ -308,6 +343,7 @@ impl<K: InsideKey> Flows<K> {
         let flow = &mut self.slots[slot(id)];
         flow.tcp = tcp;
         flow.marks = marks;
+        let waiting = waiting && flow.idle != Idle::Held;
         if flow.waiting != waiting {
             self.set_waiting(id, waiting, now);
         }
@@ -363,7 +399,7 @@ impl<K: InsideKey> Flows<K> {
 
     /// When the next flow expires.
     pub(super) fn next_expiry(&self) -> Option<Tick> {
-        self.lists.iter().filter_map(|list| Some(self.deadline(&self.slots[slot(list.oldest?)]))).min()
+        self.lists[..IDLES].iter().filter_map(|list| Some(self.deadline(&self.slots[slot(list.oldest?)]))).min()
     }
 
     /// The flow that has expired longest ago, by one of the idle times.

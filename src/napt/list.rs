@@ -96,7 +96,7 @@ impl<K: InsideKey> Napt<K> {
             if let Some(flow) = table.flows.in_slot(next)
                 && !table.flows.is_expired(flow, Tick::reached(now))
             {
-                each(self.view(table, flow, now));
+                each(self.view(table, next, flow, now));
                 shown += 1;
             }
             next += 1;
@@ -104,7 +104,7 @@ impl<K: InsideKey> Napt<K> {
         (next < table.flows.slots()).then_some(next as u32)
     }
 
-    fn view(&self, table: &Table<K>, flow: &Flow<K>, now: Duration) -> FlowView<K> {
+    fn view(&self, table: &Table<K>, slot: usize, flow: &Flow<K>, now: Duration) -> FlowView<K> {
         let port = flow.port;
         FlowView {
             protocol: table.protocol,
@@ -114,7 +114,11 @@ impl<K: InsideKey> Napt<K> {
             shared: table.index(flow).is_some_and(|index| table.ports.used(index) == Use::Shared),
             state: FlowState::of(table.protocol, flow.tcp),
             idle: Tick::reached(now).from(table.flows.since(flow)),
-            expires_in: table.flows.deadline(flow).time().saturating_sub(now),
+            expires_in: self
+                .until(table.protocol, slot)
+                .unwrap_or(table.flows.deadline(flow))
+                .time()
+                .saturating_sub(now),
         }
     }
 }

@@ -15,6 +15,7 @@ mod params;
 mod permits;
 mod pool;
 mod ports;
+mod requests;
 mod scarcity;
 mod table;
 mod tcp;
@@ -32,11 +33,12 @@ use scarcity::Choice;
 use table::{Settings, Table};
 
 pub use change::Replaced;
-pub use explicit::{Changed, Forward};
+pub use explicit::{Allowed, Changed, Forward, Mapping, Nonce, Origin};
 pub use list::{FlowState, FlowView};
 pub use params::{Filter, Filtering, NaptParams, Sharing, Timers};
+pub use requests::{Denied, Granted, Want};
 
-/// Flows that one `handle_timeout` ends at most.
+/// Flows and mappings that one `handle_timeout` ends at most.
 const SWEEP: usize = 256;
 
 /// What distinguishes hosts inside: (IPv4, port) for a CE; other keys serve other members of the family.
@@ -286,7 +288,7 @@ impl<K: InsideKey> Napt<K> {
             // What the filter let in without a flow.
             _ => {
                 let port = table.ports.port(table.ports.of_inside(&inside)?)?;
-                table.admit(port, remote, found.is_some()).ok()?;
+                table.admit(port, remote, found.is_some(), self.is_open(protocol, port, remote)).ok()?;
                 port
             }
         };
@@ -295,12 +297,13 @@ impl<K: InsideKey> Napt<K> {
 
     /// The earliest expiry; in the past where the last `handle_timeout` had more to end than it may at once.
     pub fn poll_timeout(&self) -> Option<Duration> {
-        self.tables.iter().filter_map(|table| table.flows.next_expiry()).min().map(Tick::time)
+        let flows = self.tables.iter().filter_map(|table| table.flows.next_expiry());
+        flows.chain(self.explicit.next_expiry()).min().map(Tick::time)
     }
 
-    /// Ends expired flows, at most 256 of them.
+    /// Ends expired flows and mappings, at most 256 of them.
     pub fn handle_timeout(&mut self, now: Duration) {
-        let mut budget = SWEEP;
+        let mut budget = SWEEP - self.expire(now, SWEEP);
         for table in &mut self.tables {
             budget -= table.sweep(Tick::reached(now), budget);
         }
@@ -365,7 +368,8 @@ impl<K: InsideKey> Napt<K> {
         remote: Remote,
         expired: bool,
     ) -> Result<Proposal<K>, Refusal> {
-        let inside = self.table(protocol).admit(outside.port, remote, expired)?;
+        let open = self.is_open(protocol, outside.port, remote);
+        let inside = self.table(protocol).admit(outside.port, remote, expired, open)?;
         Ok(Proposal { inside, outside, remote, protocol, flow: Proposed::Admitted })
     }
 }

@@ -62,6 +62,18 @@ impl<K: InsideKey> Table<K> {
         Ok(Choice { index, shared, victim: Some(victim), version: self.version() })
     }
 
+    /// A new flow on a port that somebody names, if it may stand there: a free one, or a shared one.
+    pub(super) fn suggested(&self, inside: &K, remote: Remote, port: u16) -> Option<Choice> {
+        let index = self.ports.index(port).filter(|_| port != 0)?;
+        let shared = match self.ports.used(index) {
+            Use::Free => false,
+            Use::Shared => self.flows.at_port(port, remote).is_none().then_some(true)?,
+            Use::Own(_) => return None,
+        };
+        let fits = self.ports.of_inside(inside).is_none() && !self.flows.is_full();
+        fits.then_some(Choice { index, shared, victim: None, version: self.version() })
+    }
+
     /// Whether a new inside endpoint towards this destination shares its port.
     fn shares(&self, remote: Remote) -> bool {
         self.threshold.is_some_and(|percent| {
@@ -142,7 +154,7 @@ impl<K: InsideKey> Table<K> {
         some.filter_map(|index| self.flows.at_port(self.ports.port(*index)?, remote)).find(|(_, flow)| {
             let closed = flow.tcp.is_closing() && self.flows.since(flow).after(CLOSED) <= now;
             let unanswered = self.protocol == Protocol::Tcp && self.flows.has_waited(flow, now, UNANSWERED);
-            self.flows.is_expired(flow, now) || closed || unanswered
+            self.flows.is_expired(flow, now) || (closed || unanswered) && !self.flows.is_held(flow)
         })
     }
 }

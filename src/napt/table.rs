@@ -67,8 +67,9 @@ impl<K: InsideKey> Table<K> {
         self.version
     }
 
-    /// Whether somebody who has no flow of its own may send to a port; `expired` is its flow that ought to be gone.
-    pub(super) fn admit(&self, port: u16, remote: Remote, expired: bool) -> Result<K, Refusal> {
+    /// Whether somebody who has no flow of its own may send to a port; `expired` is its flow that ought to be gone, and a
+    /// pinned port may be `open` to it.
+    pub(super) fn admit(&self, port: u16, remote: Remote, expired: bool, open: bool) -> Result<K, Refusal> {
         let index = self.ports.index(port).ok_or(Refusal::NoMapping)?;
         let pinned = self.ports.is_pinned(index);
         if !pinned && self.ports.flows(index) <= u32::from(expired) {
@@ -76,7 +77,7 @@ impl<K: InsideKey> Table<K> {
         }
         let Use::Own(inside) = self.ports.used(index) else { return Err(Refusal::Filtered) };
         let admitted = match self.filter {
-            _ if pinned => true,
+            _ if pinned => open,
             Filter::EndpointIndependent => true,
             Filter::AddressDependent => self.permits.count(port, remote.addr) > u32::from(expired),
             Filter::AddressAndPortDependent => false,
@@ -206,6 +207,14 @@ impl<K: InsideKey> Table<K> {
             self.ports.remove_flow(index);
         }
         self.version += 1;
+    }
+
+    /// Keeps a flow whatever its idle time; one that is over begins anew.
+    pub(super) fn hold(&mut self, id: Id, now: Tick) {
+        if self.flows.get(id).is_some_and(|flow| self.flows.is_expired(flow, now)) {
+            self.flows.set_tcp(id, TcpState::default(), Marks::default(), false, now);
+        }
+        self.flows.hold(id);
     }
 
     /// The port on which a flow stands.

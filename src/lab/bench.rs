@@ -1,20 +1,23 @@
 //! `mapt lab --bench`: the same client and server behind two plain routers, behind tayga as CLAT and as PLAT,
 //! and behind `mapt-ce` and `mapt-br`; repetitions alternate, so that other load on the machine hits all alike.
+//! With `=connections`, the second path is the kernel's NAT44, with all ports and with the CE's port set.
 
 use std::fs;
-use std::path::Path;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use super::connections::SERVERS_PREFIX;
 use super::daemons::{self, Programs};
 use super::netns::Netns;
 use super::process::{Helper, Runner};
 use super::registry::Site;
 use super::servers::iperf3;
 use super::table::{Table, columns};
-use super::topology::{IPV4_MTU, SERVER, ipv4_only, link, quiet, rules_yaml};
-use super::{LabError, blast};
+use super::topology::{IPV4_MTU, SERVER, SHARED, ipv4_only, link, quiet, rules_yaml};
+use super::{LabError, blast, connections};
 
 /// How long and how often.
 #[derive(Clone, Copy, Debug)]
@@ -30,72 +33,116 @@ struct Path4 {
     name: &'static str,
     client: Netns,
     server: Netns,
+    /// The router beside the server, where the server has IPv4.
+    last: Option<Netns>,
     /// Dropped, and so ended, with the path.
     helpers: Vec<Helper>,
-    results: Vec<[f64; MEASURES.len()]>,
+    results: Vec<Vec<f64>>,
+}
+
+/// What `--bench` measures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum What {
+    /// TCP and small packets: plain routing, tayga twice, mapt-ce and mapt-br.
+    Throughput,
+    /// New connections a second to 100 servers: the kernel's NAT44 with all ports, the kernel's and mapt-ce's with the
+    /// 252 ports of a shared address.
+    Connections,
 }
 
 /// What is measured: its head in the table and its key in JSON.
-const MEASURES: [(&str, &str); 5] = [
+type Measure = (&'static str, &'static str);
+const THROUGHPUT: &[Measure] = &[
     ("TCP 1 Gbit/s", "tcp-1-gbit-per-s"),
     ("TCP 1 reverse", "tcp-1-reverse-gbit-per-s"),
     ("TCP 4 Gbit/s", "tcp-4-gbit-per-s"),
     ("UDP 64 kpps", "udp-64-kpps"),
     ("ping-pong µs", "ping-pong-us"),
 ];
+const CONNECTIONS: &[Measure] = &[
+    ("connections/s", "connections-per-s"),
+    ("failed %", "failed-percent"),
+    ("median ms", "median-ms"),
+    ("99 % ms", "99-percent-ms"),
+];
+
+impl What {
+    fn measures(self) -> &'static [Measure] {
+        match self {
+            What::Throughput => THROUGHPUT,
+            What::Connections => CONNECTIONS,
+        }
+    }
+
+    /// Which paths are compared, by their places.
+    fn ratios(self) -> &'static [(usize, usize)] {
+        match self {
+            What::Throughput => &[(2, 1), (2, 0), (1, 0)],
+            What::Connections => &[(4, 0), (4, 1), (4, 3), (4, 5), (6, 0), (1, 0), (2, 0)],
+        }
+    }
+}
 
 /// Builds all paths, measures, answers the table as text and as JSON.
 pub fn run(
     runner: &Runner,
     site: &Site,
     programs: &Programs,
+    what: What,
     plan: Plan,
     table: &Table,
 ) -> Result<(String, Value), LabError> {
-    let mut paths = vec![plain(runner, site)?, tayga(runner, site)?, mapt(runner, site, programs)?];
+    let mut paths = match what {
+        What::Throughput => vec![plain(runner, site)?, tayga(runner, site)?, mapt(runner, site, programs)?],
+        What::Connections => vec![
+            nat44(runner, site, "NAT44, all ports", "all", ALL_PORTS.to_owned(), false)?,
+            nat44(runner, site, "NAT44, port set", "set", port_set(), false)?,
+            nat44(runner, site, "NAT44, port set, closed for 1 s", "brief", port_set(), true)?,
+            tayga(runner, site)?,
+            mapt(runner, site, programs)?,
+            whole(runner, site, programs)?,
+            ce_alone(runner, site, programs)?,
+        ],
+    };
     for path in &paths {
         path.wait_until_it_works(runner)?;
     }
+    if what == What::Connections {
+        paths.iter().try_for_each(Path4::add_servers)?;
+    }
     for repetition in 1..=plan.repetitions {
         for path in &mut paths {
-            let result = path.measure(runner, plan.seconds)?;
+            let result = path.measure(runner, what, plan.seconds)?;
             let shown: Vec<String> =
-                result.iter().zip(MEASURES).map(|(x, (head, _))| format!("{head} {x:.1}")).collect();
+                result.iter().zip(what.measures()).map(|(x, (head, _))| format!("{head} {x:.1}")).collect();
             table.progress(&format!("{repetition} of {}  {}: {}", plan.repetitions, path.name, shown.join(", ")), true);
             path.results.push(result);
         }
     }
-    Ok(report(&paths))
+    Ok(report(what, &paths))
 }
 
-fn report(paths: &[Path4]) -> (String, Value) {
-    let medians: Vec<[f64; MEASURES.len()]> =
-        paths.iter().map(|path| std::array::from_fn(|i| median(path.results.iter().map(|r| r[i])))).collect();
-    let mut head = [""; MEASURES.len() + 1];
-    head[0] = "path";
-    for (cell, (name, _)) in head[1..].iter_mut().zip(MEASURES) {
-        *cell = name;
-    }
+fn report(what: What, paths: &[Path4]) -> (String, Value) {
+    let measures = what.measures();
+    let medians: Vec<Vec<f64>> = paths
+        .iter()
+        .map(|path| (0..measures.len()).map(|i| median(path.results.iter().map(|r| r[i]))).collect())
+        .collect();
+    let head: Vec<&str> = ["path"].into_iter().chain(measures.iter().map(|(head, _)| *head)).collect();
+    let row = |name: String, cells: Vec<String>| [name].into_iter().chain(cells).collect::<Vec<String>>();
     let mut rows = Vec::new();
     for (path, median) in paths.iter().zip(&medians) {
-        rows.push(row(path.name.to_owned(), median.map(|x| format!("{x:.1}"))));
+        rows.push(row(path.name.to_owned(), median.iter().map(|x| format!("{x:.1}")).collect()));
     }
     // Ratios of one repetition share its luck; the median is taken of these, not of the figures.
-    for (of, to) in [(2, 1), (2, 0), (1, 0)] {
+    for &(of, to) in what.ratios() {
         let name = format!("{} / {}", paths[of].name, paths[to].name);
-        let ratios = std::array::from_fn(|i| {
-            let ratio = median(paths[of].results.iter().zip(&paths[to].results).map(|(a, b)| a[i] / b[i]));
-            format!("{ratio:.2}")
-        });
-        rows.push(row(name, ratios));
+        let ratio = |i: usize| median(paths[of].results.iter().zip(&paths[to].results).map(|(a, b)| a[i] / b[i]));
+        rows.push(row(name, (0..measures.len()).map(|i| format!("{:.2}", ratio(i))).collect()));
     }
-    let keys = |figures: &[f64; MEASURES.len()]| -> Value {
-        MEASURES
-            .iter()
-            .zip(figures)
-            .map(|((_, key), &x)| ((*key).to_owned(), json!(x)))
-            .collect::<serde_json::Map<_, _>>()
-            .into()
+    let keys = |figures: &Vec<f64>| -> Value {
+        let named = measures.iter().zip(figures).map(|((_, key), &x)| ((*key).to_owned(), json!(x)));
+        named.collect::<serde_json::Map<_, _>>().into()
     };
     let json: Vec<Value> = paths
         .iter()
@@ -104,13 +151,7 @@ fn report(paths: &[Path4]) -> (String, Value) {
             json!({"path": path.name, "median": keys(median), "repetitions": path.results.iter().map(keys).collect::<Vec<_>>()})
         })
         .collect();
-    (columns(&head, rows), json.into())
-}
-
-fn row(name: String, cells: [String; MEASURES.len()]) -> [String; MEASURES.len() + 1] {
-    let mut cells = cells.into_iter();
-    let mut name = Some(name);
-    std::array::from_fn(|_| name.take().or_else(|| cells.next()).unwrap_or_default())
+    (columns(&head, &rows), json.into())
 }
 
 fn median(values: impl Iterator<Item = f64>) -> f64 {
@@ -162,7 +203,7 @@ impl Path4 {
         for router in [&one, &two] {
             router.sysctl(&["net/ipv4/ip_forward=1", "net/ipv6/conf/all/forwarding=1"])?;
         }
-        let path = Path4 { name, client, server, helpers: Vec::new(), results: Vec::new() };
+        let path = Path4 { name, client, server, last: Some(two.clone()), helpers: Vec::new(), results: Vec::new() };
         Ok((path, one, two))
     }
 
@@ -182,15 +223,29 @@ impl Path4 {
         }
     }
 
-    fn measure(&self, runner: &Runner, seconds: u32) -> Result<[f64; MEASURES.len()], LabError> {
+    fn measure(&self, runner: &Runner, what: What, seconds: u32) -> Result<Vec<f64>, LabError> {
+        runner.stop().check()?;
+        let length = Duration::from_secs(seconds.into());
+        if what == What::Connections {
+            let any = if self.last.is_some() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+            let found = connections::measure(&self.client, &self.server, any, length)?;
+            return Ok(vec![found.rate, found.failed, found.median, found.slow]);
+        }
         let one = self.iperf(runner, seconds, &[])?;
         let reverse = self.iperf(runner, seconds, &["-R"])?;
         let four = self.iperf(runner, seconds, &["-P", "4"])?;
         runner.stop().check()?;
-        let rate = blast::packets_per_second(&self.client, &self.server, SERVER, Duration::from_secs(seconds.into()))?;
+        let rate = blast::packets_per_second(&self.client, &self.server, SERVER, length)?;
         runner.stop().check()?;
         let round = blast::ping_pong(&self.client, &self.server, SERVER, 5_000)?;
-        Ok([one, reverse, four, rate.received / 1e3, round.as_secs_f64() * 1e6])
+        Ok(vec![one, reverse, four, rate.received / 1e3, round.as_secs_f64() * 1e6])
+    }
+
+    /// The server has a hundred addresses more.
+    fn add_servers(&self) -> Result<(), LabError> {
+        let Some(last) = &self.last else { return Ok(()) };
+        self.server.ip(&format!("route add local {SERVERS_PREFIX} dev lo"))?;
+        last.ip(&format!("route add {SERVERS_PREFIX} via {SERVER}"))
     }
 
     /// Gbit/s received.
@@ -206,15 +261,91 @@ fn plain(_runner: &Runner, site: &Site) -> Result<Path4, LabError> {
     Ok(Path4::build(site, "two plain routers", "plain", true)?.0)
 }
 
+const ALL_PORTS: &str = "masquerade";
+
+/// The port set of the lab's first home, PSID 0x34 of 192.0.2.18: `AAAAAA 00110100 jj` with A from 1 to 63 (RFC 7597
+/// §5.1), a range for each A.
+fn port_set() -> String {
+    let range = |a: u32| {
+        let first = a << 10 | 0x34 << 2;
+        format!("{} : {SHARED} . {first}-{}", a - 1, first + 3)
+    };
+    let ranges: Vec<String> = (1..64).map(range).collect();
+    format!("meta l4proto {{ tcp, udp }} snat ip to numgen inc mod 63 map {{ {} }}", ranges.join(", "))
+}
+
+/// The kernel's NAT in the first router. `brief`: what is closed is forgotten after a second, not after two minutes.
+fn nat44(
+    runner: &Runner,
+    site: &Site,
+    name: &'static str,
+    role: &str,
+    rule: String,
+    brief: bool,
+) -> Result<Path4, LabError> {
+    let (path, one, two) = Path4::build(site, name, role, true)?;
+    two.ip(&format!("route add {SHARED} via 10.0.0.1"))?;
+    let rules = site.directory().join(format!("{role}.nft"));
+    let chain = "type nat hook postrouting priority srcnat";
+    write(&rules, &format!("table ip nat {{\nchain post {{\n{chain}\noifname \"wan\" {rule}\n}}\n}}\n"))?;
+    runner.run(&one, "nft", &["nft", "-f", &rules.to_string_lossy()], Duration::from_secs(10))?.success()?;
+    if brief {
+        one.sysctl(&["net/netfilter/nf_conntrack_tcp_timeout_time_wait=1"])?;
+    }
+    Ok(path)
+}
+
 fn mapt(runner: &Runner, site: &Site, programs: &Programs) -> Result<Path4, LabError> {
-    let (mut path, one, two) = Path4::build(site, "mapt-ce + mapt-br", "mapt", false)?;
-    let directory = site.directory();
-    write(&directory.join("rules.yaml"), &rules_yaml(true))?;
-    let mut br = daemons::start_br(runner, &programs.br, &two, directory)?;
-    let mut ce = daemons::start_ce(runner, &programs.ce, &one, "ce1", "2001:db8:12:3400::/56", directory)?;
+    pair(runner, site, programs, ("mapt-ce + mapt-br", "mapt"), &rules_yaml(true), "2001:db8:12:3400::/56")
+}
+
+/// The same with all ports of the address.
+fn whole(runner: &Runner, site: &Site, programs: &Programs) -> Result<Path4, LabError> {
+    let rules = rules_yaml(true).replace("ea-len: 16", "ea-len: 8");
+    pair(runner, site, programs, ("mapt-ce + mapt-br, all ports", "whole"), &rules, "2001:db8:12::/48")
+}
+
+fn pair(
+    runner: &Runner,
+    site: &Site,
+    programs: &Programs,
+    (name, role): (&'static str, &str),
+    rules: &str,
+    end_user_prefix: &str,
+) -> Result<Path4, LabError> {
+    let (mut path, one, two) = Path4::build(site, name, role, false)?;
+    let directory = directory(site, role, rules)?;
+    let mut br = daemons::start_br(runner, &programs.br, &two, &directory)?;
+    let mut ce = daemons::start_ce(runner, &programs.ce, &one, "ce", end_user_prefix, &directory)?;
     daemons::wait_until_ready(runner, &mut br)?;
     daemons::wait_until_ready(runner, &mut ce)?;
     path.helpers.extend([br, ce]);
+    Ok(path)
+}
+
+/// One for a path's files, with its rules in it.
+fn directory(site: &Site, role: &str, rules: &str) -> Result<PathBuf, LabError> {
+    let directory = site.directory().join(role);
+    fs::create_dir_all(&directory).map_err(|e| LabError::failed(format!("make {}", directory.display()), e))?;
+    write(&directory.join("rules.yaml"), rules)?;
+    Ok(directory)
+}
+
+/// One translator: the second router routes IPv6, and the server is all of the DMR's IPv6 addresses.
+fn ce_alone(runner: &Runner, site: &Site, programs: &Programs) -> Result<Path4, LabError> {
+    let (mut path, one, two) = Path4::build(site, "mapt-ce, servers with IPv6", "alone", false)?;
+    let dmr = "2001:db8:ffff::/64";
+    path.last = None;
+    path.server.sysctl(&["net/ipv6/conf/all/disable_ipv6=0", "net/ipv6/conf/eth0/disable_ipv6=0"])?;
+    two.ip("addr add 2001:db8:f001::1/64 dev internet")?;
+    two.ip(&format!("route add {dmr} via 2001:db8:f001::2"))?;
+    path.server.ip("addr add 2001:db8:f001::2/64 dev eth0")?;
+    path.server.ip("route add default via 2001:db8:f001::1")?;
+    path.server.ip(&format!("route add local {dmr} dev lo"))?;
+    let directory = directory(site, "alone", &rules_yaml(true))?;
+    let mut ce = daemons::start_ce(runner, &programs.ce, &one, "ce", "2001:db8:12:3400::/56", &directory)?;
+    daemons::wait_until_ready(runner, &mut ce)?;
+    path.helpers.push(ce);
     Ok(path)
 }
 
@@ -241,7 +372,9 @@ fn tayga(runner: &Runner, site: &Site) -> Result<Path4, LabError> {
         netns.ip(&format!("link set dev {name} up"))?;
         path.helpers.push(runner.start(netns, name, &["tayga", "-c", &conf, "-n"])?);
     }
-    one.ip(&format!("route add 198.51.100.0/24 dev clat mtu {IPV4_MTU}"))?;
+    for behind in ["198.51.100.0/24", SERVERS_PREFIX] {
+        one.ip(&format!("route add {behind} dev clat mtu {IPV4_MTU}"))?;
+    }
     one.ip(&format!("route add {host}/128 dev clat"))?;
     two.ip(&format!("route add {prefix} dev plat"))?;
     two.ip(&format!("route add 10.64.0.0/24 dev plat mtu {IPV4_MTU}"))?;

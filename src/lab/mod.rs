@@ -4,6 +4,7 @@
 mod bench;
 mod blast;
 mod checks;
+mod connections;
 mod daemons;
 mod netns;
 mod pattern;

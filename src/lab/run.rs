@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
+use super::bench::What;
 use super::checks::{Checks, Sizes};
 use super::daemons::{Daemons, Mode, Programs};
 use super::process::Runner;
@@ -44,9 +45,10 @@ pub struct LabArgs {
     /// The table as JSON.
     #[arg(long)]
     pub json: bool,
-    /// Measure instead: plain routing, tayga twice, mapt-ce and mapt-br.
-    #[arg(long, conflicts_with = "keep")]
-    pub bench: bool,
+    /// Measure instead [default: throughput].
+    #[arg(long, value_enum, value_name = "WHAT", conflicts_with = "keep", num_args = 0..=1, require_equals = true)]
+    #[arg(default_missing_value = "throughput")]
+    pub bench: Option<What>,
     /// Only print the Debian packages that are missing, for the Makefile.
     #[arg(long, hide = true)]
     pub missing_packages: bool,
@@ -63,7 +65,7 @@ pub struct LabArgs {
 
 /// Runs it. 0: all passed; 1: not all, or it could not be built; 130 and the like: ended by a signal.
 pub fn run(args: &LabArgs) -> ExitCode {
-    let needed = if args.bench { tools::BENCH } else { tools::LAB };
+    let needed = if args.bench.is_some() { tools::BENCH } else { tools::LAB };
     let done = if args.missing_packages {
         println!("{}", tools::missing(needed).join(" "));
         Ok(true)
@@ -118,8 +120,8 @@ fn lab(args: &LabArgs) -> ExitCode {
         }
     };
     let mut table = Table::new(start);
-    if args.bench {
-        return match bench(args, &stop, &mut table) {
+    if let Some(what) = args.bench {
+        return match bench(args, what, &stop, &mut table) {
             Ok(text) => {
                 println!("\n{text}");
                 ExitCode::SUCCESS
@@ -160,17 +162,17 @@ fn by_signal(stop: &Stop) -> ExitCode {
 }
 
 /// The benchmark's table, as text or JSON.
-fn bench(args: &LabArgs, stop: &Stop, table: &mut Table) -> Result<String, LabError> {
+fn bench(args: &LabArgs, what: What, stop: &Stop, table: &mut Table) -> Result<String, LabError> {
     tools::check(tools::BENCH)?;
     let programs = Programs::find(args.programs.as_deref())?;
     let mut lab = Lab::claim(args, stop, table)?;
     let plan = if args.quick {
         bench::Plan { seconds: 1, repetitions: 1 }
     } else {
-        bench::Plan { seconds: 5, repetitions: 3 }
+        bench::Plan { seconds: if what == What::Connections { 3 } else { 5 }, repetitions: 3 }
     };
     let site = lab.site.as_ref().ok_or(LabError::Interrupted)?;
-    let (text, json) = bench::run(&lab.runner, site, &programs, plan, table)?;
+    let (text, json) = bench::run(&lab.runner, site, &programs, what, plan, table)?;
     lab.take_down()?;
     Ok(if args.json { format!("{json:#}") } else { text })
 }

@@ -131,11 +131,15 @@ impl Table {
 
     /// As text, failures explained below.
     pub fn render(&self) -> String {
-        let cells = self.rows.iter().map(|row| {
-            let verdict = if row.passed { "ok" } else { "FAILED" };
-            [row.mode, &row.check, &row.path, verdict, &row.figures].map(str::to_owned)
-        });
-        let mut text = columns(&["mode", "check", "path", "result", "figures"], cells.collect());
+        let cells: Vec<Vec<String>> = self
+            .rows
+            .iter()
+            .map(|row| {
+                let verdict = if row.passed { "ok" } else { "FAILED" };
+                [row.mode, &row.check, &row.path, verdict, &row.figures].map(str::to_owned).to_vec()
+            })
+            .collect();
+        let mut text = columns(&["mode", "check", "path", "result", "figures"], &cells);
         for row in self.rows.iter().filter(|row| !row.passed) {
             text.push_str(&format!("\nFAILED: {}, {} ({})\n", row.check, row.path, row.mode));
             for line in row.error.as_deref().unwrap_or_default().lines() {
@@ -147,24 +151,25 @@ impl Table {
 }
 
 /// Left-aligned columns under a head, each as wide as its widest cell.
-pub fn columns<const N: usize>(head: &[&str; N], rows: Vec<[String; N]>) -> String {
-    let width = |column: usize| {
-        rows.iter().map(|row| row[column].chars().count()).chain([head[column].chars().count()]).max().unwrap_or(0)
+pub fn columns(head: &[&str], rows: &[Vec<String>]) -> String {
+    let cell = |row: &Vec<String>, column: usize| row.get(column).map_or(0, |cell| cell.chars().count());
+    let width = |(column, head): (usize, &&str)| {
+        rows.iter().map(|row| cell(row, column)).chain([head.chars().count()]).max().unwrap_or(0)
     };
-    let widths: [usize; N] = std::array::from_fn(width);
+    let widths: Vec<usize> = head.iter().enumerate().map(width).collect();
     let mut text = String::new();
-    let mut line = |cells: &[String; N]| {
+    let mut line = |cells: &[String]| {
         let mut out = String::new();
-        for (cell, width) in cells.iter().zip(widths) {
+        for (cell, width) in cells.iter().zip(&widths) {
             out.push_str(cell);
             out.extend(std::iter::repeat_n(' ', width - cell.chars().count() + 2));
         }
         text.push_str(out.trim_end());
         text.push('\n');
     };
-    line(&head.map(str::to_owned));
-    line(&widths.map(|width| "-".repeat(width)));
-    rows.iter().for_each(line);
+    line(&head.iter().map(|&name| name.to_owned()).collect::<Vec<_>>());
+    line(&widths.iter().map(|&width| "-".repeat(width)).collect::<Vec<_>>());
+    rows.iter().for_each(|row| line(row));
     text
 }
 
@@ -209,7 +214,7 @@ mod tests {
 
     #[test]
     fn columns_line_up() {
-        let text = columns(&["a", "b"], vec![["→→→".into(), "1".into()], ["x".into(), "22".into()]]);
+        let text = columns(&["a", "b"], &[vec!["→→→".into(), "1".into()], vec!["x".into(), "22".into()]]);
         assert_eq!(text, "a    b\n---  --\n→→→  1\nx    22\n");
     }
 

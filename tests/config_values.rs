@@ -1,5 +1,5 @@
 //! What a daemon's file means: defaults, every key, the sample files.
-use mapt::config::{Config, Document, Role, RoutesConfig, RuleSet, Sysctl, TunConfig};
+use mapt::config::{Config, ControlConfig, ControlMode, Document, Role, RoutesConfig, RuleSet, Sysctl, TunConfig};
 use mapt::frag::FragParams;
 use mapt::napt::{Filter, Filtering, Forward, Inside, NaptParams, Protocol, Sharing, Timers};
 use mapt::reply::{IcmpParams, Originate};
@@ -33,7 +33,7 @@ fn the_smallest_br() {
     assert_eq!(config.tun, TunConfig { name: "mapt-br".into(), queues: None, ipv4_address: None });
     assert_eq!(config.routes, RoutesConfig { install: true, table: 254, metric: 1024, protocol: 182 });
     assert_eq!(config.sysctl, Sysctl::Check);
-    assert_eq!((config.control_socket, config.state_directory), (None, None));
+    assert_eq!((config.control, config.state_directory), (None, None));
     assert_eq!(config.provisioning.version, 1);
     assert_eq!(config.provisioning.table.rules().len(), 1);
     assert_eq!(config.provisioning.end_user_prefix, None);
@@ -59,13 +59,17 @@ fn the_smallest_ce() {
     assert_eq!(parse("role: ce\nrules: rules.yaml\n").provisioning.end_user_prefix, None);
 }
 
+fn owners(socket: &str) -> ControlConfig {
+    ControlConfig { socket: PathBuf::from(socket), mode: ControlMode::Owner, group: None }
+}
+
 /// The full samples name each key with its default, a few apart.
 #[test]
 fn the_full_samples_say_the_defaults() {
     let (full, small) = (load("config/br-full.yaml"), load("config/br.yaml"));
     assert_eq!((&full.instance, &full.routes, full.sysctl), (&small.instance, &small.routes, small.sysctl));
     assert_eq!(full.tun.name, small.tun.name);
-    assert_eq!(full.control_socket, Some(PathBuf::from("/run/mapt/br.sock")));
+    assert_eq!(full.control, Some(owners("/run/mapt/br.sock")));
     assert_eq!(full.state_directory, Some(PathBuf::from("/run/mapt")));
     let (Role::Br(full), Role::Br(small)) = (full.role, small.role) else { panic!("BRs") };
     assert_eq!((full.translation, full.check_interface_id), (small.translation, small.check_interface_id));
@@ -98,14 +102,14 @@ sysctl: manage
 mtu: {ipv6: 65535, ipv4: 68, lowest-ipv6: 1400}
 icmp: {rfc6791-pool: [203.0.113.9, 203.0.113.8/31, 198.51.100.1], originate: off, ipv6-source: '2001:db8::1', rfc5837-object: true}
 fragments: {lifetime: 3, packets: 100, held-octets: 2000, rewrite-identification: true}
-napt: {enabled: false, max-flows: 2000, sharing: {threshold: 30, tcp: [443, 80], udp: [53]}, filtering: {udp: endpoint-independent}, timers: {udp: 120, tcp-established: 7441, tcp-opening: 10, tcp-closing: 11, icmp: 61}}
+napt: {enabled: false, max-flows: 2000, sharing: {threshold: 30, tcp: [443, 80], udp: [53]}, filtering: {udp: endpoint-independent}, timers: {udp: 120, tcp-established: 7441, tcp-opening: 10, tcp-closing: 11, icmp: 61}, log-mappings: true}
 udp-zero-checksum: forward
 udp-zero-checksum-ports: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 65535]
 tcp-mss-clamp: 536
 dscp: {v4-to-v6: 63, v6-to-v4: 0}
 check-interface-id: false
 decrement-hop-limit: true
-control: {socket: run/c.sock}
+control: {socket: run/c.sock, mode: 0660, group: adm}
 state-directory: state
 ",
     );
@@ -115,7 +119,9 @@ state-directory: state
     assert_eq!(config.routes, RoutesConfig { install: false, table: u32::MAX, metric: 1, protocol: 250 });
     assert_eq!(config.sysctl, Sysctl::Manage);
     // Relative paths are relative to the file.
-    assert_eq!(config.control_socket, Some(PathBuf::from("/etc/mapt/run/c.sock")));
+    let socket = PathBuf::from("/etc/mapt/run/c.sock");
+    assert_eq!(config.control, Some(ControlConfig { socket, mode: ControlMode::Group, group: Some("adm".into()) }));
+    assert!(config.log_mappings);
     assert_eq!(config.state_directory, Some(PathBuf::from("/etc/mapt/state")));
     let Role::Ce(params) = config.role else { panic!("a CE") };
     let translation = TranslationParams {

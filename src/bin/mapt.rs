@@ -1,7 +1,7 @@
 //! `mapt`: the operator's tool.
 use clap::{Parser, Subcommand};
-use mapt::lab;
 use mapt::ops::{cli, translate};
+use mapt::{io::client, lab};
 use std::io::{self, Write};
 use std::process::ExitCode;
 
@@ -21,6 +21,8 @@ enum Command {
     Ops(cli::Command),
     /// Run packets through the engine of a BR or CE: hex lines on stdin, or a capture
     Translate(translate::TranslateArgs),
+    /// Ask a running daemon
+    Show(client::ShowArgs),
     /// Build a MAP-T network in namespaces of this machine, use it, and print what passed
     Lab(lab::LabArgs),
 }
@@ -28,6 +30,7 @@ enum Command {
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Ops(command) => print(command.run()),
+        Command::Show(args) => client::show(&args),
         Command::Lab(args) => lab::run(&args),
         Command::Translate(args) => {
             let output = &mut io::BufWriter::new(io::stdout().lock());

@@ -4,7 +4,7 @@ use super::error::{Findings, Loaded, Path, Reporter, tame};
 use super::forwards::{self, forwards};
 use super::raw::Value;
 use super::rules::{RuleSet, rule_set};
-use super::{Config, Role, RoutesConfig, Sysctl, TunConfig};
+use super::{Config, ControlConfig, ControlMode, Role, RoutesConfig, Sysctl, TunConfig};
 use crate::br::BrParams;
 use crate::ce::CeParams;
 use crate::frag::FragParams;
@@ -13,7 +13,6 @@ use crate::napt::{Filter, Filtering, NaptParams, Sharing, Timers};
 use crate::reply::{IcmpParams, Originate};
 use crate::siit::{MssClamp, Mtu, PortList, TranslationParams, UdpZeroChecksum};
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::path::PathBuf;
 use std::time::Duration;
 
 /// Most addresses of `icmp.rfc6791-pool`.
@@ -84,7 +83,9 @@ pub(super) fn daemon(
         enabled: true,
         params: NaptParams::default(),
         forwards: Vec::new(),
+        log_mappings: false,
     });
+    let log_mappings = napt.log_mappings;
     let checksums =
         [("compute", UdpZeroChecksum::Compute), ("drop", UdpZeroChecksum::Drop), ("forward", UdpZeroChecksum::Forward)];
     let udp_zero_checksum = fields.get("udp-zero-checksum", r, decode::choice(&checksums, "RFC 7915 §4.5"));
@@ -93,7 +94,7 @@ pub(super) fn daemon(
     let [dscp_v4_to_v6, dscp_v6_to_v4] = fields.get("dscp", r, dscp).unwrap_or_default();
     let check_interface_id = fields.get("check-interface-id", r, decode::boolean).unwrap_or(true);
     let decrement_hop_limit = fields.get("decrement-hop-limit", r, decode::boolean).unwrap_or(false);
-    let control_socket = fields.get("control", r, |slot, r| control(slot, directory, r));
+    let control = fields.get("control", r, |slot, r| control(slot, directory, r));
     let state_directory = fields.get("state-directory", r, decode::text("a directory", 4096));
 
     let (role, rules) = (role?, rules?);
@@ -177,7 +178,8 @@ pub(super) fn daemon(
         tun,
         routes,
         sysctl: sysctl.unwrap_or_default(),
-        control_socket,
+        control,
+        log_mappings,
         state_directory: state_directory.map(|path| directory.join(path)),
     })
 }
@@ -453,6 +455,7 @@ struct Napt {
     enabled: bool,
     params: NaptParams,
     forwards: Vec<forwards::Entry>,
+    log_mappings: bool,
 }
 impl Napt {
     fn params(self) -> NaptParams {
@@ -473,7 +476,8 @@ fn napt(slot: Slot<'_, '_>, r: &mut Reporter<'_>) -> Option<Napt> {
         forwards: Vec::new(),
     };
     let forwards = fields.get("forwards", r, forwards).unwrap_or_default();
-    Some(Napt { enabled, params, forwards })
+    let log_mappings = fields.get("log-mappings", r, decode::boolean).unwrap_or(false);
+    Some(Napt { enabled, params, forwards, log_mappings })
 }
 
 fn sharing(slot: Slot<'_, '_>, r: &mut Reporter<'_>) -> Option<Sharing> {
@@ -525,9 +529,9 @@ fn timers(slot: Slot<'_, '_>, r: &mut Reporter<'_>) -> Option<Timers> {
     Some(timers)
 }
 
-fn control(slot: Slot<'_, '_>, directory: &std::path::Path, r: &mut Reporter<'_>) -> Option<PathBuf> {
+fn control(slot: Slot<'_, '_>, directory: &std::path::Path, r: &mut Reporter<'_>) -> Option<ControlConfig> {
     let fields = Fields::of(slot, decode::CONTROL, "a mapping with the key `socket`", r)?;
-    fields.require("socket", r, "the path of a Unix socket", "", |slot, r| {
+    let socket = fields.require("socket", r, "the path of a Unix socket", "", |slot, r| {
         let path = directory.join(decode::text("the path of a Unix socket", 4096)(slot.again(), r)?);
         if path.as_os_str().len() > MAX_SOCKET_PATH {
             let shown = tame(&path.to_string_lossy());
@@ -535,5 +539,12 @@ fn control(slot: Slot<'_, '_>, directory: &std::path::Path, r: &mut Reporter<'_>
             return None;
         }
         Some(path)
-    })
+    });
+    let modes = [("0600", ControlMode::Owner), ("0660", ControlMode::Group)];
+    let mode = fields.get("mode", r, decode::choice(&modes, "")).unwrap_or_default();
+    let group = fields.get("group", r, decode::text("the name or number of a group", 64));
+    if group.is_some() && mode == ControlMode::Owner {
+        fields.error("group", r, "a group that may not connect: expected `mode: \"0660\"` beside it", "");
+    }
+    Some(ControlConfig { socket: socket?, mode, group })
 }

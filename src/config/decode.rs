@@ -52,12 +52,12 @@ pub const MTU: &[&str] = &["ipv6", "ipv4", "lowest-ipv6"];
 pub const ICMP: &[&str] = &["rfc6791-pool", "rfc5837-object", "originate", "ipv6-source"];
 pub const FRAGMENTS: &[&str] = &["lifetime", "packets", "held-octets", "rewrite-identification"];
 pub const DSCP: &[&str] = &["v4-to-v6", "v6-to-v4"];
-pub const NAPT: &[&str] = &["enabled", "max-flows", "sharing", "filtering", "timers", "forwards"];
+pub const NAPT: &[&str] = &["enabled", "max-flows", "sharing", "filtering", "timers", "forwards", "log-mappings"];
 pub const SHARING: &[&str] = &["threshold", "tcp", "udp"];
 pub const FILTERING: &[&str] = &["tcp", "udp"];
 pub const TIMERS: &[&str] = &["udp", "tcp-established", "tcp-opening", "tcp-closing", "icmp"];
 pub const FORWARD: &[&str] = &["protocol", "external-port", "internal-address", "internal-port"];
-pub const CONTROL: &[&str] = &["socket"];
+pub const CONTROL: &[&str] = &["socket", "mode", "group"];
 /// Keys of a rule set.
 pub const RULE_SET: &[&str] = &["version", "date", "dmr-ipv6-prefix", "rules"];
 /// Keys of a rule.

@@ -131,8 +131,10 @@ pub struct Config {
     pub routes: RoutesConfig,
     /// Whether missing sysctls are set or only reported.
     pub sysctl: Sysctl,
-    /// `control: {socket: PATH}`.
-    pub control_socket: Option<PathBuf>,
+    /// `control`.
+    pub control: Option<ControlConfig>,
+    /// `napt.log-mappings`.
+    pub log_mappings: bool,
     /// `state-directory`.
     pub state_directory: Option<PathBuf>,
 }
@@ -178,4 +180,25 @@ pub enum Sysctl {
     Check,
     /// Set what is needed.
     Manage,
+}
+
+/// `control`: the Unix socket that a daemon serves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ControlConfig {
+    /// Its path.
+    pub socket: PathBuf,
+    /// Who may connect.
+    pub mode: ControlMode,
+    /// `group`: name or number; only with `ControlMode::Group`.
+    pub group: Option<String>,
+}
+
+/// Who may connect to the control socket.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ControlMode {
+    /// 0600.
+    #[default]
+    Owner,
+    /// 0660.
+    Group,
 }

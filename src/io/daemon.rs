@@ -5,19 +5,25 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Parser;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use super::control::{Control, ControlError};
+use super::live::Live;
 use super::plan::{Plan, Program};
 use super::run::{self, RunError, Running};
+use super::service::Service;
 use super::setup::{self, SetupError};
 use super::{report, tun};
-use crate::config::Loaded;
+use crate::config::{Config, Loaded};
 use crate::ops::engine::Machine;
 use crate::ops::{self, files};
 
-/// A MAP-T (RFC 7599) translator between IPv4 and IPv6. SIGTERM and SIGINT end it, SIGUSR1 prints its counters.
+/// A MAP-T (RFC 7599) translator between IPv4 and IPv6. SIGTERM and SIGINT end it, SIGHUP has it read its files again,
+/// SIGUSR1 prints its counters.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Arguments {
@@ -37,6 +43,8 @@ struct Arguments {
 enum DaemonError {
     #[error(transparent)]
     Setup(#[from] SetupError),
+    #[error(transparent)]
+    Control(#[from] ControlError),
     #[error(transparent)]
     Run(#[from] RunError),
     #[error("no signals or no runtime: {0}")]
@@ -73,12 +81,7 @@ pub fn main_of(program: Program) -> ExitCode {
         );
         return ExitCode::FAILURE;
     }
-    if config.control_socket.is_some() {
-        tracing::warn!("`control.socket` is not served yet");
-    }
-    let plan = Plan::of(&config);
-    let result =
-        if arguments.dry_run { dry_run(&plan) } else { serve(&plan, |queues| ops::engine::build_all(&config, queues)) };
+    let result = if arguments.dry_run { dry_run(&Plan::of(&config)) } else { serve(file, config) };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -115,14 +118,16 @@ fn print(text: &str) {
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
-fn serve(plan: &Plan, build: impl Fn(usize) -> Vec<Machine>) -> Result<(), DaemonError> {
+fn serve(file: PathBuf, config: Config) -> Result<(), DaemonError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(DaemonError::Runtime)?;
     runtime.block_on(async {
         // Before anything is done that a signal would leave undone.
         let mut signals = Signals::new().map_err(DaemonError::Runtime)?;
-        let (device, mut installed) = setup::install(plan).await?;
+        let plan = Plan::of(&config);
+        let control = config.control.as_ref().map(Control::open).transpose()?;
+        let (device, mut installed) = setup::install(&plan).await?;
         let (queues, offloads) = (device.queues.len(), device.offloads);
-        let engines = build(queues);
+        let engines = ops::engine::build_all(&config, queues);
         let mut running = match run::start(device, engines) {
             Ok(running) => running,
             Err(error) => {
@@ -130,6 +135,8 @@ fn serve(plan: &Plan, build: impl Fn(usize) -> Vec<Machine>) -> Result<(), Daemo
                 return Err(error.into());
             }
         };
+        let jobs = running.jobs();
+        let _served = control.map(|control| control.serve(Arc::new(Service { jobs: jobs.clone() })));
         print(&format!(
             "ready: {} `{}` on {}: {queues} queue(s), {offloads}, MTU {}, {} route(s)\n",
             plan.program.name(),
@@ -142,31 +149,47 @@ fn serve(plan: &Plan, build: impl Fn(usize) -> Vec<Machine>) -> Result<(), Daemo
             tracing::warn!("no `end-user-ipv6-prefix`: nothing is translated");
         }
         notify("READY=1");
-        attend(plan, &mut signals, &mut running).await;
+        let mut live = Live::new(file, config, plan, installed, jobs);
+        attend(&mut live, &mut signals, &mut running).await;
         notify("STOPPING=1");
         // The routes first: what comes after them would be lost in the TUN.
-        installed.remove().await;
+        live.installed.remove().await;
         let stopped = running.stop();
         let (engines, io) = running.counters();
-        print(&report::table(&plan.tun, &engines, &io));
+        print(&report::table(&live.plan.tun, &engines, &io));
         Ok(stopped.result?)
     })
 }
 
 /// Until a signal or a thread's end.
-async fn attend(plan: &Plan, signals: &mut Signals, running: &mut Running<Machine>) {
+async fn attend(live: &mut Live, signals: &mut Signals, running: &mut Running<Machine>) {
     loop {
         tokio::select! {
             () = running.ended() => return,
             _ = signals.terminate.recv() => return,
             _ = signals.interrupt.recv() => return,
-            _ = signals.hangup.recv() => return,
+            _ = signals.hangup.recv() => reload(live).await,
             _ = signals.report.recv() => {
                 let (engines, io) = running.counters();
-                print(&report::table(&plan.tun, &engines, &io));
+                print(&report::table(&live.plan.tun, &engines, &io));
             }
         }
     }
+}
+
+async fn reload(live: &mut Live) {
+    let since_boot = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).map(Duration::from);
+    notify(&format!("RELOADING=1\nMONOTONIC_USEC={}", since_boot.unwrap_or_default().as_micros()));
+    match live.reload().await {
+        Ok(changed) => {
+            for key in &changed.waiting {
+                tracing::warn!("`{key}` has changed; it waits for a restart");
+            }
+            print(&format!("reloaded: {changed}\n"));
+        }
+        Err(error) => tracing::error!("not reloaded, all stays as it was: {error}"),
+    }
+    notify("READY=1");
 }
 
 struct Signals {

@@ -3,11 +3,15 @@
 //! A daemon's life is [`daemon::main_of`]: configuration, [`plan`], [`setup`] ([`tun`], [`sysctl`], [`netlink`]),
 //! [`run`]. What a start has done is undone in the opposite order, at its failure as at the daemon's end.
 
+pub mod client;
+pub mod control;
 pub mod daemon;
+pub mod live;
 pub mod netlink;
 pub mod plan;
 pub mod report;
 pub mod run;
+pub mod service;
 pub mod setup;
 pub mod state;
 pub mod sysctl;

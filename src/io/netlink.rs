@@ -434,6 +434,20 @@ impl Netlink {
         Err(NetlinkError::RouteExists { wanted, there })
     }
 
+    /// Gives routes that stand there other metrics or another source; stops at the first that the kernel refuses.
+    pub async fn replace_routes(&self, link: &Link, routes: &[Route]) -> Result<(), NetlinkError> {
+        let handle = self.handle.route();
+        let (_, error) = pipeline(routes.iter().copied(), |route| {
+            let request = handle.add(route.message(link.index)).replace();
+            async move { (route, request.execute().await) }
+        })
+        .await;
+        match error {
+            None => Ok(()),
+            Some((route, error)) => Err(failed(format!("change of route {}", route.destination))(error)),
+        }
+    }
+
     async fn in_the_way(&self, of: &Route) -> Result<String, NetlinkError> {
         let family = if of.destination.addr().is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
         let links = self.links().await?;

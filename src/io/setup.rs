@@ -1,6 +1,6 @@
 //! Carrying out a plan, and undoing it: a start that fails leaves nothing behind.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::net::Ipv4Addr;
 
 use super::netlink::{Link, Netlink, NetlinkError, Route, stale};
@@ -182,6 +182,57 @@ impl Installed {
         Ok(())
     }
 
+    /// Adds the routes of a new plan, and changes those that it has otherwise, so that either plan's packets find their
+    /// way; all or, at an error, none. The plans differ in their routes and MTUs alone.
+    pub async fn widen(&mut self, plan: &Plan) -> Result<(), SetupError> {
+        let before = self.routes.clone();
+        let change = Change::between(&before, if plan.install { &plan.routes } else { &[] });
+        let both: Vec<Route> = before.iter().chain(&change.added).chain(&change.altered).copied().collect();
+        self.remember(plan, &both)?;
+        if let Err(error) = self.carry_over(plan, &change).await {
+            self.remember(plan, &before)?;
+            return Err(error);
+        }
+        let former: HashSet<Route> = change.former.into_iter().collect();
+        self.routes.retain(|route| !former.contains(route));
+        self.routes.extend(change.added.into_iter().chain(change.altered));
+        Ok(())
+    }
+
+    async fn carry_over(&mut self, plan: &Plan, change: &Change) -> Result<(), SetupError> {
+        self.netlink.add_routes(&self.link, &change.added).await?;
+        let mut result = self.netlink.replace_routes(&self.link, &change.altered).await;
+        if result.is_ok() && self.link.mtu != plan.mtu {
+            result = self.netlink.bring_up(&self.link, plan.mtu).await;
+        }
+        if let Err(error) = result {
+            let _ = self.netlink.replace_routes(&self.link, &change.former).await;
+            self.netlink.remove_routes(&self.link, &change.added).await;
+            return Err(error.into());
+        }
+        self.link.mtu = plan.mtu;
+        Ok(())
+    }
+
+    /// Removes what a new plan no longer has.
+    pub async fn narrow(&mut self, plan: &Plan) {
+        let wanted: HashSet<&Route> = if plan.install { plan.routes.iter().collect() } else { HashSet::new() };
+        let (kept, gone): (Vec<Route>, Vec<Route>) = self.routes.iter().partition(|route| wanted.contains(route));
+        self.netlink.remove_routes(&self.link, &gone).await;
+        self.routes = kept;
+        if let Err(error) = self.remember(plan, &self.routes) {
+            // It still names all that is there.
+            tracing::warn!("{error}");
+        }
+    }
+
+    fn remember(&self, plan: &Plan, routes: &[Route]) -> Result<(), SetupError> {
+        match &self.state {
+            Some(file) => Ok(file.write(routes.iter().map(|route| Line::new(route, &plan.tun)))?),
+            None => Ok(()),
+        }
+    }
+
     /// How many routes there are.
     pub fn route_count(&self) -> usize {
         self.routes.len()
@@ -205,5 +256,34 @@ impl Installed {
         self.host_sysctls.restore();
         self.remove().await;
         self.device_sysctls.restore();
+    }
+}
+
+/// From one list of routes to another.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Change {
+    added: Vec<Route>,
+    /// At the place of a former one, with another MTU or source.
+    altered: Vec<Route>,
+    /// What those were.
+    former: Vec<Route>,
+}
+
+impl Change {
+    fn between(before: &[Route], after: &[Route]) -> Change {
+        let place = |route: &Route| (route.destination, route.table, route.metric);
+        let there: HashMap<_, &Route> = before.iter().map(|route| (place(route), route)).collect();
+        let mut change = Change::default();
+        for route in after {
+            match there.get(&place(route)) {
+                None => change.added.push(*route),
+                Some(&old) if old != route => {
+                    change.altered.push(*route);
+                    change.former.push(*old);
+                }
+                Some(_) => {}
+            }
+        }
+        change
     }
 }

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::br::{Br, BrParams};
-use crate::ce::Ce;
+pub use crate::napt::Replaced;
+
+use crate::br::{Br, BrParams, NextBr};
+use crate::ce::{Ce, NextCe};
 use crate::config::{Config, Role};
 use crate::engine::{Engine, TransmitKind};
 use crate::frag::FragTable;
@@ -29,6 +31,19 @@ impl Machine {
     /// As `ce`.
     pub fn ce_mut(&mut self) -> Option<&mut Ce> {
         if let Machine::Ce(ce) = self { Some(ce) } else { None }
+    }
+
+    /// Goes on with what `next` says; what was in force is then in `next`, to be dropped off the data path. One for
+    /// another role changes nothing.
+    pub fn replace(&mut self, next: &mut Next, now: Duration) -> Replaced {
+        match (self, next) {
+            (Machine::Ce(ce), Next::Ce(next)) => ce.replace(next, now),
+            (Machine::Br(br), Next::Br(next)) => {
+                br.replace(next);
+                Replaced::default()
+            }
+            _ => Replaced::default(),
+        }
     }
 
     fn engine(&self) -> &dyn Engine {
@@ -99,4 +114,21 @@ pub fn build_all(config: &Config, queues: usize) -> Vec<Machine> {
         Machine::Br(Box::new(Br::with_fragments(&config.provisioning, &params, Arc::clone(&fragments))))
     };
     (0..queues as u64).map(engine).collect()
+}
+
+/// What an engine is to be from a moment on.
+pub enum Next {
+    /// Of a BR.
+    Br(Box<NextBr>),
+    /// Of a CE.
+    Ce(Box<NextCe>),
+}
+
+/// Makes what `queues` engines need to go on with another configuration of the same role; on any thread.
+pub fn prepare_all(config: &Config, queues: usize) -> Vec<Next> {
+    let of = |_| match &config.role {
+        Role::Br(params) => Next::Br(Box::new(Br::prepare(&config.provisioning, params))),
+        Role::Ce(params) => Next::Ce(Box::new(Ce::prepare(&config.provisioning, params))),
+    };
+    (0..queues).map(of).collect()
 }

@@ -3,10 +3,12 @@
 pub mod capture;
 pub mod check;
 pub mod cli;
+pub mod control;
 pub mod derive;
 pub mod engine;
 pub mod explain;
 pub mod files;
+pub mod mappings;
 pub mod show;
 pub mod text;
 pub mod translate;

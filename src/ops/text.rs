@@ -94,6 +94,24 @@ pub fn counted(count: usize, what: &str) -> String {
     format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
+/// A time in seconds, in its two largest units: `0.3 s`, `12 s`, `2 h 4 min`, `3 d 5 h`.
+pub fn time(seconds: f64) -> String {
+    if seconds < 9.95 {
+        return format!("{seconds:.1} s");
+    }
+    let all = seconds.round() as u64;
+    let pair = |large: u64, unit: &str, small: u64, rest: &str| match small {
+        0 => format!("{large} {unit}"),
+        _ => format!("{large} {unit} {small} {rest}"),
+    };
+    match all {
+        0..60 => format!("{all} s"),
+        60..3600 => pair(all / 60, "min", all % 60, "s"),
+        3600..86_400 => pair(all / 3600, "h", all / 60 % 60, "min"),
+        _ => pair(all / 86_400, "d", all / 3600 % 24, "h"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -109,6 +127,14 @@ mod tests {
             field(56, 128, "x"),
         ]);
         assert_eq!(row, "0                       40        56       128\n| Rule IPv6 prefix (40) | EA (16) | x (72) |");
+    }
+
+    #[test]
+    fn times_have_two_units() {
+        let all = [(0.25, "0.2 s"), (9.96, "10 s"), (60.0, "1 min"), (7440.0, "2 h 4 min"), (278_000.0, "3 d 5 h")];
+        for (seconds, expected) in all {
+            assert_eq!(time(seconds), expected);
+        }
     }
 
     #[test]

@@ -1,0 +1,248 @@
+//! The control socket: who may connect, how long a line and a client may take, what is answered.
+//!
+//! All of it runs on the control thread. The data path is asked for a page at a time, and only when the client has
+//! taken the page before: a stuck client costs it nothing.
+
+use std::fs::{self, Permissions};
+use std::io;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net::UnixStream as Probe;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::unistd::{Gid, Group, Uid};
+use serde::Serialize;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use super::service::Service;
+use crate::config::{ControlConfig, ControlMode};
+use crate::ops::control::{Answer, Ask, MAX_LINE, Request};
+use crate::ops::mappings::Place;
+
+/// Clients at a time.
+const CLIENTS: usize = 128;
+/// How long a client may take to say its line, or to take what it asked for.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Octets gathered before they are written.
+const BATCH: usize = 32 << 10;
+
+/// Why there is no control socket.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// Somebody answers there.
+    #[error("control.socket: another process serves `{0}`: give each instance a socket of its own")]
+    Served(PathBuf),
+    /// It would replace a file.
+    #[error("control.socket: `{0}` is there and is no socket: move it away, or name another path")]
+    NoSocket(PathBuf),
+    /// No such group.
+    #[error("control.group: there is no group `{0}` on this host")]
+    Group(String),
+    /// The system says no.
+    #[error(
+        "control.socket: `{path}` cannot be {act} ({error}); its directory must exist and be the daemon's to write to (`RuntimeDirectory=mapt` in a unit)"
+    )]
+    Io {
+        /// Where.
+        path: PathBuf,
+        /// What was tried.
+        act: &'static str,
+        /// The answer.
+        error: io::Error,
+    },
+}
+
+/// An open socket; the file goes with it.
+#[derive(Debug)]
+pub struct Control {
+    listener: UnixListener,
+    file: SocketFile,
+    mode: ControlMode,
+}
+
+#[derive(Debug)]
+struct SocketFile(PathBuf);
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+impl Control {
+    /// Makes the socket. One that nobody serves any more is replaced; nobody may connect before its mode is set.
+    pub fn open(config: &ControlConfig) -> Result<Control, ControlError> {
+        let path = &config.socket;
+        let failed = |act| {
+            let path = path.clone();
+            move |error| ControlError::Io { path, act, error }
+        };
+        check_unused(path)?;
+        let group = config.group.as_deref().map(group).transpose()?;
+        let new = PathBuf::from(format!("{}.{}", path.display(), std::process::id()));
+        let _ = fs::remove_file(&new);
+        // Its mode is set while its name is nobody's yet.
+        let made = SocketFile(new.clone());
+        let listener = UnixListener::bind(&new).map_err(failed("made"))?;
+        let mode = match config.mode {
+            ControlMode::Owner => 0o600,
+            ControlMode::Group => 0o660,
+        };
+        fs::set_permissions(&new, Permissions::from_mode(mode)).map_err(failed("given its mode"))?;
+        if let Some(group) = group {
+            nix::unistd::chown(&new, None, Some(group)).map_err(|e| failed("given to its group")(e.into()))?;
+        }
+        fs::rename(&new, path).map_err(failed("put in place"))?;
+        std::mem::forget(made);
+        Ok(Control { listener, file: SocketFile(path.clone()), mode: config.mode })
+    }
+
+    /// Serves it until the answer is dropped.
+    pub fn serve(self, service: Arc<Service>) -> Served {
+        let Control { listener, file, mode } = self;
+        let room = Arc::new(Semaphore::new(CLIENTS));
+        let task = tokio::spawn(async move {
+            loop {
+                let Ok((stream, _)) = listener.accept().await else {
+                    // Out of descriptors: those in use will go.
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
+                };
+                let (service, room) = (service.clone(), room.clone());
+                tokio::spawn(async move {
+                    let Ok(_place) = room.try_acquire() else {
+                        return refuse(stream, format!("{CLIENTS} clients are connected already")).await;
+                    };
+                    converse(stream, mode, &service).await;
+                });
+            }
+        });
+        Served { task, _file: file }
+    }
+}
+
+/// A socket that is being served.
+#[derive(Debug)]
+pub struct Served {
+    task: JoinHandle<()>,
+    _file: SocketFile,
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+fn check_unused(path: &Path) -> Result<(), ControlError> {
+    match fs::symlink_metadata(path) {
+        Ok(found) if !found.file_type().is_socket() => Err(ControlError::NoSocket(path.to_owned())),
+        Ok(_) if Probe::connect(path).is_ok() => Err(ControlError::Served(path.to_owned())),
+        _ => Ok(()),
+    }
+}
+
+fn group(name: &str) -> Result<Gid, ControlError> {
+    if let Ok(number) = name.parse() {
+        return Ok(Gid::from_raw(number));
+    }
+    Group::from_name(name).ok().flatten().map(|group| group.gid).ok_or_else(|| ControlError::Group(name.to_owned()))
+}
+
+/// The kernel has checked the socket's mode; this also holds where somebody has changed it, or where a privileged
+/// process hands its connection on.
+fn may_ask(stream: &UnixStream, mode: ControlMode) -> bool {
+    let Ok(peer) = stream.peer_cred() else { return false };
+    peer.uid() == 0 || peer.uid() == Uid::effective().as_raw() || mode == ControlMode::Group
+}
+
+async fn converse(stream: UnixStream, mode: ControlMode, service: &Service) {
+    if !may_ask(&stream, mode) {
+        return refuse(stream, "this user may not ask: see `control.mode`".to_owned()).await;
+    }
+    let mut reader = BufReader::new(stream);
+    let mut line = Vec::new();
+    let read = timeout(PATIENCE, (&mut reader).take(MAX_LINE as u64).read_until(b'\n', &mut line)).await;
+    let stream = reader.into_inner();
+    let ask = match read {
+        Err(_) => return refuse(stream, format!("no line within {} s", PATIENCE.as_secs())).await,
+        Ok(Err(_)) => return,
+        Ok(Ok(_)) if line.last() != Some(&b'\n') => {
+            return refuse(stream, format!("a line has {MAX_LINE} octets at most and ends in a newline")).await;
+        }
+        Ok(Ok(_)) => match Request::parse(&line) {
+            Ok(ask) => ask,
+            Err(reason) => return refuse(stream, reason).await,
+        },
+    };
+    let mut client = Client { stream, batch: Vec::new() };
+    // A client that is gone or stuck: nobody is left to be told.
+    let _ = client.answer(ask, service).await;
+}
+
+async fn refuse(mut stream: UnixStream, reason: String) {
+    let line = Answer::<(), ()>::Error(reason).line();
+    let _ = timeout(PATIENCE, stream.write_all(&line)).await;
+}
+
+struct Client {
+    stream: UnixStream,
+    batch: Vec<u8>,
+}
+
+/// The client is gone or stuck.
+struct Gone;
+
+impl Client {
+    async fn answer(&mut self, ask: Ask, service: &Service) -> Result<(), Gone> {
+        match ask {
+            Ask::Mappings(filter) => {
+                let mut place = Some(Place::default());
+                while let Some(from) = place {
+                    match service.mappings(&filter, from).await {
+                        Ok((rows, next)) => {
+                            for row in rows {
+                                self.say(Answer::<_, ()>::Row(row)).await?;
+                            }
+                            place = next;
+                        }
+                        Err(reason) => return self.fail(reason).await,
+                    }
+                }
+                self.finish(service.ports().await).await
+            }
+        }
+    }
+
+    async fn finish<D: Serialize>(&mut self, result: Result<D, String>) -> Result<(), Gone> {
+        match result {
+            Ok(done) => self.say(Answer::<(), _>::Done(done)).await?,
+            Err(reason) => self.say(Answer::<(), ()>::Error(reason)).await?,
+        }
+        self.flush().await
+    }
+
+    async fn fail(&mut self, reason: String) -> Result<(), Gone> {
+        self.finish::<()>(Err(reason)).await
+    }
+
+    async fn say<R: Serialize, D: Serialize>(&mut self, answer: Answer<R, D>) -> Result<(), Gone> {
+        self.batch.extend(answer.line());
+        if self.batch.len() >= BATCH { self.flush().await } else { Ok(()) }
+    }
+
+    async fn flush(&mut self) -> Result<(), Gone> {
+        match timeout(PATIENCE, self.stream.write_all(&self.batch)).await {
+            Ok(Ok(())) => {
+                self.batch.clear();
+                Ok(())
+            }
+            _ => Err(Gone),
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! The mappings of a CE's NAPT, for whoever asks.
+
+use std::net::SocketAddrV4;
+use std::time::Duration;
+
+use super::control::{Filter, Mapping, Origin, Ports};
+use super::engine::Machine;
+use super::text;
+use crate::napt::{FlowView, Inside, Napt, Protocol};
+
+/// In the order in which they are listed.
+const PROTOCOLS: [Protocol; 3] = [Protocol::Tcp, Protocol::Udp, Protocol::Icmp];
+
+/// Where a listing stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    protocol: usize,
+    slot: u32,
+}
+
+/// The next flows from a place on, and where to go on. Looks at `most` of them: bounded work on the engine's thread.
+/// The error says why there are none at all.
+pub fn page(
+    machine: &Machine,
+    filter: &Filter,
+    from: Place,
+    most: usize,
+    now: Duration,
+) -> Result<(Vec<FlowView<Inside>>, Option<Place>), String> {
+    let napt = napt(machine)?;
+    let Some(&protocol) = PROTOCOLS.get(from.protocol) else { return Ok((Vec::new(), None)) };
+    let after = Place { protocol: from.protocol + 1, slot: 0 };
+    if filter.protocol.is_some_and(|wanted| Protocol::from(wanted) != protocol) {
+        return Ok((Vec::new(), Some(after)));
+    }
+    let mut flows = Vec::new();
+    let next = napt.page(protocol, from.slot, most, now, &mut |flow| {
+        if filter.admits(flow.protocol, flow.inside, flow.outside.port, flow.remote) {
+            flows.push(flow);
+        }
+    });
+    Ok((flows, Some(next.map_or(after, |slot| Place { slot, ..from }))))
+}
+
+/// How many ports and flows there are of each protocol.
+pub fn ports(machine: &Machine) -> Result<Vec<Ports>, String> {
+    let napt = napt(machine)?;
+    let of = |protocol: Protocol| Ports {
+        protocol: protocol.into(),
+        ports: napt.capacity(protocol),
+        in_use: napt.ports_in_use(protocol),
+        shared: napt.shared_ports(protocol),
+        flows: napt.flows(protocol),
+    };
+    Ok(PROTOCOLS.map(of).into())
+}
+
+fn napt(machine: &Machine) -> Result<&Napt<Inside>, String> {
+    let ce = machine.ce().ok_or("a BR keeps no mappings: ask a CE")?;
+    ce.napt()
+        .ok_or_else(|| "there is no NAPT here: `napt.enabled` is false, or the CE has no End-user prefix".to_owned())
+}
+
+impl From<FlowView<Inside>> for Mapping {
+    fn from(flow: FlowView<Inside>) -> Mapping {
+        Mapping {
+            protocol: flow.protocol.into(),
+            inside: SocketAddrV4::new(flow.inside.addr, flow.inside.port),
+            outside: SocketAddrV4::new(flow.outside.addr, flow.outside.port),
+            remote: flow.remote.map(|remote| SocketAddrV4::new(remote.addr, remote.port)),
+            origin: if flow.shared { Origin::Shared } else { Origin::Own },
+            state: Some(flow.state.name().to_owned()),
+            idle: Some(seconds(flow.idle)),
+            expires_in: Some(seconds(flow.expires_in)),
+        }
+    }
+}
+
+/// To a tenth: the NAPT keeps quarters.
+fn seconds(time: Duration) -> f64 {
+    (time.as_secs_f64() * 10.0).round() / 10.0
+}
+
+/// The head of the table of mappings, for people.
+pub fn head() -> String {
+    columns(["PROTO", "INSIDE", "OUTSIDE", "REMOTE", "ORIGIN", "STATE", "IDLE", "ENDS IN"].map(str::to_owned))
+}
+
+/// A row of it.
+pub fn row(mapping: &Mapping) -> String {
+    let or = |text: Option<String>, none: &str| text.unwrap_or_else(|| none.to_owned());
+    columns([
+        mapping.protocol.name().to_owned(),
+        mapping.inside.to_string(),
+        mapping.outside.to_string(),
+        or(mapping.remote.map(|remote| remote.to_string()), "anybody"),
+        mapping.origin.name().to_owned(),
+        or(mapping.state.clone(), "-"),
+        or(mapping.idle.map(text::time), "-"),
+        or(mapping.expires_in.map(text::time), "never"),
+    ])
+}
+
+/// What stands below it.
+pub fn sums(ports: &[Ports]) -> String {
+    let of = |p: &Ports| {
+        let flows = text::counted(p.flows, "flow");
+        format!(
+            "{}: {flows}, {} of {} ports in use, {} of them shared\n",
+            p.protocol.name(),
+            p.in_use,
+            p.ports,
+            p.shared
+        )
+    };
+    ports.iter().map(of).collect()
+}
+
+/// Of fixed widths: a listing may be long, and begins before its end is known.
+fn columns(cells: [String; 8]) -> String {
+    let [proto, inside, outside, remote, origin, state, idle, ends] = cells;
+    format!("{proto:<5}  {inside:<21}  {outside:<21}  {remote:<21}  {origin:<7}  {state:<11}  {idle:>8}  {ends:>8}\n")
+}

@@ -1,7 +1,10 @@
 //! What a daemon's file means: defaults, every key, the sample files.
-use mapt::config::{Config, ControlConfig, ControlMode, Document, Role, RoutesConfig, RuleSet, Sysctl, TunConfig};
+use mapt::config::{
+    Config, ControlConfig, ControlMode, Document, PcpConfig, Role, RoutesConfig, RuleSet, Sysctl, TunConfig,
+};
 use mapt::frag::FragParams;
 use mapt::napt::{Filter, Filtering, Forward, Inside, NaptParams, Protocol, Sharing, Timers};
+use mapt::pcp::PcpParams;
 use mapt::reply::{IcmpParams, Originate};
 use mapt::siit::{MssClamp, Mtu, PortList, TranslationParams, UdpZeroChecksum};
 use std::fs;
@@ -79,9 +82,12 @@ fn the_full_samples_say_the_defaults() {
     let (full, small) = (load("config/ce-full.yaml"), load("config/ce.yaml"));
     assert_eq!((&full.instance, &full.routes, full.sysctl), (&small.instance, &small.routes, small.sysctl));
     assert_eq!((&full.tun.name, full.tun.ipv4_address), (&small.tun.name, small.tun.ipv4_address));
+    let (small_pcp, full_pcp) = (small.pcp.clone(), full.pcp.clone());
     let (Role::Ce(full), Role::Ce(small)) = (full.role, small.role) else { panic!("CEs") };
     assert_eq!((full.translation, full.check_interface_id), (small.translation, small.check_interface_id));
     assert_eq!(full.napt_params.forwards.len(), 1);
+    let listen = vec![Ipv4Addr::new(192, 168, 1, 1)];
+    assert_eq!((small_pcp, full_pcp), (None, Some(PcpConfig { listen, params: PcpParams::default() })));
     let full_params = NaptParams { forwards: Vec::new(), ..full.napt_params };
     assert_eq!((full.napt, full_params), (small.napt, small.napt_params));
     assert_eq!((full.fragments, full.rewrite_identification), (FragParams::CE, false));
@@ -102,7 +108,7 @@ sysctl: manage
 mtu: {ipv6: 65535, ipv4: 68, lowest-ipv6: 1400}
 icmp: {rfc6791-pool: [203.0.113.9, 203.0.113.8/31, 198.51.100.1], originate: off, ipv6-source: '2001:db8::1', rfc5837-object: true}
 fragments: {lifetime: 3, packets: 100, held-octets: 2000, rewrite-identification: true}
-napt: {enabled: false, max-flows: 2000, sharing: {threshold: 30, tcp: [443, 80], udp: [53]}, filtering: {udp: endpoint-independent}, timers: {udp: 120, tcp-established: 7441, tcp-opening: 10, tcp-closing: 11, icmp: 61}, log-mappings: true}
+napt: {max-flows: 2000, sharing: {threshold: 30, tcp: [443, 80], udp: [53]}, filtering: {udp: endpoint-independent}, timers: {udp: 120, tcp-established: 7441, tcp-opening: 10, tcp-closing: 11, icmp: 61}, log-mappings: true}
 udp-zero-checksum: forward
 udp-zero-checksum-ports: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 65535]
 tcp-mss-clamp: 536
@@ -111,6 +117,7 @@ check-interface-id: false
 decrement-hop-limit: true
 control: {socket: run/c.sock, mode: 0660, group: adm}
 state-directory: state
+pcp: {listen: [192.168.1.1, 10.0.0.1], min-lifetime: 1, max-lifetime: 604800, per-host: 4096, nat-pmp: false}
 ",
     );
     assert_eq!(config.instance, "home-2");
@@ -139,7 +146,17 @@ state-directory: state
     assert_eq!(params.icmp.rfc6791_pool, pool);
     assert_eq!(params.icmp.originate, Originate::Off);
     assert_eq!(params.icmp.ipv6_source, Some("2001:db8::1".parse().unwrap()));
-    assert!(!params.check_interface_id && !params.napt && params.rewrite_identification);
+    assert!(!params.check_interface_id && params.napt && params.rewrite_identification);
+    let pcp = PcpParams {
+        min_lifetime: Duration::from_secs(1),
+        max_lifetime: Duration::from_secs(604_800),
+        per_host: 4096,
+        nat_pmp: false,
+    };
+    let listen = [[192, 168, 1, 1], [10, 0, 0, 1]].map(Ipv4Addr::from).to_vec();
+    assert_eq!(config.pcp, Some(PcpConfig { listen, params: pcp }));
+    let Role::Ce(off) = parse("role: ce\nrules: rules.yaml\nnapt: {enabled: false}\n").role else { panic!("a CE") };
+    assert!(!off.napt);
     let fragments = FragParams { lifetime: Duration::from_secs(3), packets: 100, held_octets: 2000 };
     assert_eq!(params.fragments, fragments);
     let seconds = Duration::from_secs;

@@ -44,6 +44,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "napt::Protocol",
             "napt::Sharing",
             "napt::Timers",
+            "pcp::PcpParams",
             "reply::IcmpParams",
             "reply::Originate",
             "siit::Mtu",
@@ -75,7 +76,8 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "siit::TranslationParams",
         ],
     ),
-    ("io", &["wire::PacketBuf", "wire::VnetHdr", "wire::buf", "verdict", "stats", "engine", "config", "ops"]),
+    // `pcp`: its sockets are there.
+    ("io", &["pcp", "wire::PacketBuf", "wire::VnetHdr", "wire::buf", "verdict", "stats", "engine", "config", "ops"]),
     ("fastpath", &["map", "engine", "verdict", "stats", "io"]),
     ("lab", &["io", "config", "ops", "map"]),
 ];

@@ -2,6 +2,7 @@
 use super::decode::{self, Fields, Slot};
 use super::error::{Findings, Loaded, Path, Reporter, tame};
 use super::forwards::{self, forwards};
+use super::pcp::pcp;
 use super::raw::Value;
 use super::rules::{RuleSet, rule_set};
 use super::{Config, ControlConfig, ControlMode, Role, RoutesConfig, Sysctl, TunConfig};
@@ -49,7 +50,7 @@ pub(super) fn daemon(
     let roles = [("br", RoleName::Br), ("ce", RoleName::Ce)];
     let role = fields.require("role", r, "br or ce", "RFC 7599 §4", decode::choice(&roles, "RFC 7599 §4"));
     if role == Some(RoleName::Br) {
-        for key in ["end-user-ipv6-prefix", "napt"] {
+        for key in ["end-user-ipv6-prefix", "napt", "pcp"] {
             if fields.has(key) {
                 let path = Path::Key(fields.path(), key);
                 r.error(path, fields.key_mark(key), format!("`{key}` is for role ce alone"), "RFC 7599 §8");
@@ -95,6 +96,7 @@ pub(super) fn daemon(
     let check_interface_id = fields.get("check-interface-id", r, decode::boolean).unwrap_or(true);
     let decrement_hop_limit = fields.get("decrement-hop-limit", r, decode::boolean).unwrap_or(false);
     let control = fields.get("control", r, |slot, r| control(slot, directory, r));
+    let pcp = fields.get("pcp", r, pcp);
     let state_directory = fields.get("state-directory", r, decode::text("a directory", 4096));
 
     let (role, rules) = (role?, rules?);
@@ -112,6 +114,10 @@ pub(super) fn daemon(
     }
     if role == RoleName::Ce {
         let customer = end_user_prefix.map(|prefix| table.customer(prefix));
+        if pcp.is_some() && !napt.enabled {
+            let message = "needs the NAPT, and it is off: without it every port is its host's already";
+            fields.error("pcp", r, message, "RFC 6887 §2.1");
+        }
         forwards::check(&napt.forwards, napt.enabled, customer.as_ref().and_then(|c| c.as_ref().ok()), &fields, r);
         match customer {
             None | Some(Ok(Customer { psid: None, .. })) => {}
@@ -181,6 +187,7 @@ pub(super) fn daemon(
         control,
         log_mappings,
         state_directory: state_directory.map(|path| directory.join(path)),
+        pcp,
     })
 }
 

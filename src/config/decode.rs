@@ -23,6 +23,7 @@ const BLOCKS: &[(&str, &[&str])] = &[
     ("napt.timers", TIMERS),
     ("napt.forwards", FORWARD),
     ("control", CONTROL),
+    ("pcp", PCP),
 ];
 /// Keys of a daemon's file.
 pub const ROOT: &[&str] = &[
@@ -45,6 +46,7 @@ pub const ROOT: &[&str] = &[
     "decrement-hop-limit",
     "control",
     "state-directory",
+    "pcp",
 ];
 pub const TUN: &[&str] = &["name", "queues", "ipv4-address"];
 pub const ROUTES: &[&str] = &["install", "table", "metric", "protocol"];
@@ -58,6 +60,7 @@ pub const FILTERING: &[&str] = &["tcp", "udp"];
 pub const TIMERS: &[&str] = &["udp", "tcp-established", "tcp-opening", "tcp-closing", "icmp"];
 pub const FORWARD: &[&str] = &["protocol", "external-port", "internal-address", "internal-port"];
 pub const CONTROL: &[&str] = &["socket", "mode", "group"];
+pub const PCP: &[&str] = &["listen", "min-lifetime", "max-lifetime", "per-host", "nat-pmp"];
 /// Keys of a rule set.
 pub const RULE_SET: &[&str] = &["version", "date", "dmr-ipv6-prefix", "rules"];
 /// Keys of a rule.
@@ -96,6 +99,9 @@ const SYNONYMS: &[(&str, &str)] = &[
     ("forwardings", "forwards"),
     ("mapping-table", "forwards"),
     ("proto", "protocol"),
+    ("natpmp", "nat-pmp"),
+    ("enable-natpmp", "nat-pmp"),
+    ("listening-ip", "listen"),
     ("external-src-port", "external-port"),
     ("src-dport", "external-port"),
     ("ext-port", "external-port"),

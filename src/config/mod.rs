@@ -7,6 +7,7 @@ mod daemon;
 mod decode;
 pub mod error;
 mod forwards;
+mod pcp;
 mod raw;
 pub mod routes;
 pub mod rules;
@@ -17,6 +18,7 @@ use std::path::{Path, PathBuf};
 use crate::br::BrParams;
 use crate::ce::CeParams;
 use crate::map::Provisioning;
+use crate::pcp::PcpParams;
 
 pub use error::{ConfigError, Findings, Loaded};
 pub use raw::MAX_TEXT;
@@ -137,6 +139,8 @@ pub struct Config {
     pub log_mappings: bool,
     /// `state-directory`.
     pub state_directory: Option<PathBuf>,
+    /// `pcp`, of a CE; default none: nobody is served.
+    pub pcp: Option<PcpConfig>,
 }
 
 /// `role`.
@@ -170,6 +174,15 @@ pub struct RoutesConfig {
     pub metric: u32,
     /// Route protocol number by which ours are known, 5..=255 without the assigned ones; default 182.
     pub protocol: u8,
+}
+
+/// The `pcp` block: PCP and NAT-PMP for hosts of the home.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PcpConfig {
+    /// Our own addresses in the LAN, 1 to 16.
+    pub listen: Vec<std::net::Ipv4Addr>,
+    /// Lifetimes and quotas.
+    pub params: PcpParams,
 }
 
 /// `sysctl`.

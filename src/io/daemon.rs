@@ -13,6 +13,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::control::{Control, ControlError};
 use super::live::Live;
+use super::pcp::{PcpError, Server, Sockets};
 use super::plan::{Plan, Program};
 use super::run::{self, RunError, Running};
 use super::service::Service;
@@ -47,6 +48,8 @@ enum DaemonError {
     Control(#[from] ControlError),
     #[error(transparent)]
     Run(#[from] RunError),
+    #[error(transparent)]
+    Pcp(#[from] PcpError),
     #[error("no signals or no runtime: {0}")]
     Runtime(std::io::Error),
 }
@@ -125,6 +128,10 @@ fn serve(file: PathBuf, config: Config) -> Result<(), DaemonError> {
         let mut signals = Signals::new().map_err(DaemonError::Runtime)?;
         let plan = Plan::of(&config);
         let control = config.control.as_ref().map(Control::open).transpose()?;
+        let pcp = match &config.pcp {
+            Some(config) => Some(Sockets::open(config).await?),
+            None => None,
+        };
         let (device, mut installed) = setup::install(&plan).await?;
         let (queues, offloads) = (device.queues.len(), device.offloads);
         let engines = ops::engine::build_all(&config, queues);
@@ -137,6 +144,7 @@ fn serve(file: PathBuf, config: Config) -> Result<(), DaemonError> {
         };
         let jobs = running.jobs();
         let _served = control.map(|control| control.serve(Arc::new(Service { jobs: jobs.clone() })));
+        let pcp = pcp.zip(jobs.first().cloned()).map(|(sockets, jobs)| sockets.serve(jobs));
         print(&format!(
             "ready: {} `{}` on {}: {queues} queue(s), {offloads}, MTU {}, {} route(s)\n",
             plan.program.name(),
@@ -150,7 +158,7 @@ fn serve(file: PathBuf, config: Config) -> Result<(), DaemonError> {
         }
         notify("READY=1");
         let mut live = Live::new(file, config, plan, installed, jobs);
-        attend(&mut live, &mut signals, &mut running).await;
+        attend(&mut live, pcp.as_ref(), &mut signals, &mut running).await;
         notify("STOPPING=1");
         // The routes first: what comes after them would be lost in the TUN.
         live.installed.remove().await;
@@ -162,13 +170,16 @@ fn serve(file: PathBuf, config: Config) -> Result<(), DaemonError> {
 }
 
 /// Until a signal or a thread's end.
-async fn attend(live: &mut Live, signals: &mut Signals, running: &mut Running<Machine>) {
+async fn attend(live: &mut Live, pcp: Option<&Server>, signals: &mut Signals, running: &mut Running<Machine>) {
     loop {
         tokio::select! {
             () = running.ended() => return,
             _ = signals.terminate.recv() => return,
             _ = signals.interrupt.recv() => return,
-            _ = signals.hangup.recv() => reload(live).await,
+            _ = signals.hangup.recv() => {
+                reload(live).await;
+                pcp.inspect(|pcp| pcp.changed());
+            }
             _ = signals.report.recv() => {
                 let (engines, io) = running.counters();
                 print(&report::table(&live.plan.tun, &engines, &io));

@@ -8,6 +8,7 @@ pub mod control;
 pub mod daemon;
 pub mod live;
 pub mod netlink;
+pub mod pcp;
 pub mod plan;
 pub mod report;
 pub mod run;

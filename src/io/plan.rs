@@ -72,6 +72,8 @@ pub struct Plan {
     pub sysctl: Sysctl,
     /// `state-directory`.
     pub state_directory: Option<PathBuf>,
+    /// `pcp.listen`.
+    pub pcp: Vec<Ipv4Addr>,
     /// Whether the node can translate at all: a CE without End-user prefix waits for one.
     pub provisioned: bool,
     /// An address inside the DMR, for a CE that should have a route to it.
@@ -118,6 +120,7 @@ impl Plan {
             protocol: config.routes.protocol,
             sysctl: config.sysctl,
             state_directory: config.state_directory.clone(),
+            pcp: config.pcp.as_ref().map_or(Vec::new(), |pcp| pcp.listen.clone()),
             provisioned: program == Program::Br || config.provisioning.end_user_prefix.is_some(),
             br: match program {
                 Program::Br => None,
@@ -173,6 +176,9 @@ impl fmt::Display for Plan {
         }
         for route in &self.routes {
             writeln!(f, "{}{}", if self.install { "" } else { "# " }, route.command(tun))?;
+        }
+        for addr in &self.pcp {
+            writeln!(f, "# PCP requests are answered at {addr}, UDP port 5351")?;
         }
         match self.sysctl {
             Sysctl::Manage => writeln!(f, "# sysctls of the host (`sysctl: manage`); they stay at exit")?,

@@ -149,6 +149,7 @@ pub fn plan(tun: &str, routes: &[&str]) -> Plan {
         protocol: 182,
         sysctl: mapt::config::Sysctl::Check,
         state_directory: None,
+        pcp: Vec::new(),
         provisioned: true,
         br: None,
     }

@@ -53,7 +53,7 @@ fn mix(n: u32) -> u32 {
 /// SYNs from ever new ports: every other one to one server, the rest to servers all over.
 fn connection(n: u32) -> Vec<u8> {
     let port = 1024 + (mix(n) % 60_000) as u16;
-    let to = if n % 2 == 0 { SILENT.parse().unwrap() } else { Ipv4Addr::from(0xc613_0000 | mix(n) >> 16) };
+    let to = if n.is_multiple_of(2) { SILENT.parse().unwrap() } else { Ipv4Addr::from(0xc613_0000 | mix(n) >> 16) };
     let to = to.to_string();
     ipv4(ATTACKER, &to, TCP, n as u16, 0, &syn(ATTACKER, &to, (port, 80), mix(n)))
 }
@@ -75,7 +75,7 @@ fn scan(world: &World) {
         sender.send(&ipv4(SCANNER, SHARED.ipv4, TCP, port, 0, &probe));
         let probe = udp(SCANNER, SHARED.ipv4, (49_201, port), b"scan", true);
         sender.send(&ipv4(SCANNER, SHARED.ipv4, UDP, port, 0, &probe));
-        if port % 64 == 0 {
+        if port.is_multiple_of(64) {
             std::thread::sleep(Duration::from_millis(2));
         }
     }

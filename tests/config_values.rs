@@ -35,6 +35,7 @@ fn the_smallest_br() {
     assert_eq!(config.instance, "br");
     assert_eq!(config.tun, TunConfig { name: "mapt-br".into(), queues: None, ipv4_address: None });
     assert_eq!(config.routes, RoutesConfig { install: true, table: 254, metric: 1024, protocol: 182 });
+    assert_eq!(config.restore_within, Duration::from_secs(600));
     assert_eq!(config.sysctl, Sysctl::Check);
     assert_eq!((config.control, config.state_directory), (None, None));
     assert_eq!(config.provisioning.version, 1);
@@ -108,7 +109,7 @@ sysctl: manage
 mtu: {ipv6: 65535, ipv4: 68, lowest-ipv6: 1400}
 icmp: {rfc6791-pool: [203.0.113.9, 203.0.113.8/31, 198.51.100.1], originate: off, ipv6-source: '2001:db8::1', rfc5837-object: true}
 fragments: {lifetime: 3, packets: 100, held-octets: 2000, rewrite-identification: true}
-napt: {max-flows: 2000, sharing: {threshold: 30, tcp: [443, 80], udp: [53]}, filtering: {udp: endpoint-independent}, timers: {udp: 120, tcp-established: 7441, tcp-opening: 10, tcp-closing: 11, icmp: 61}, log-mappings: true}
+napt: {max-flows: 2000, sharing: {threshold: 30, tcp: [443, 80], udp: [53]}, filtering: {udp: endpoint-independent}, timers: {udp: 120, tcp-established: 7441, tcp-opening: 10, tcp-closing: 11, icmp: 61}, log-mappings: true, restore-within: 86400}
 udp-zero-checksum: forward
 udp-zero-checksum-ports: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 65535]
 tcp-mss-clamp: 536
@@ -130,6 +131,7 @@ pcp: {listen: [192.168.1.1, 10.0.0.1], min-lifetime: 1, max-lifetime: 604800, pe
     assert_eq!(config.control, Some(ControlConfig { socket, mode: ControlMode::Group, group: Some("adm".into()) }));
     assert!(config.log_mappings);
     assert_eq!(config.state_directory, Some(PathBuf::from("/etc/mapt/state")));
+    assert_eq!(config.restore_within, Duration::from_secs(86_400));
     let Role::Ce(params) = config.role else { panic!("a CE") };
     let translation = TranslationParams {
         mtu: Mtu { ipv6: 65_535, ipv4: 68, lowest_ipv6: 1400 },

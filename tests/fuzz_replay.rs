@@ -14,12 +14,13 @@ use mapt::wire::VnetHdr;
 
 type Body = fn(&[u8]);
 
-const TARGETS: [(&str, Body); 5] = [
+const TARGETS: [(&str, Body); 6] = [
     ("wire", bodies::wire),
     ("ce", bodies::ce),
     ("br", bodies::br),
     ("pair", bodies::pair),
     ("config", bodies::config),
+    ("saved", bodies::saved),
 ];
 
 fn corpus(target: &str) -> PathBuf {
@@ -76,6 +77,11 @@ fn config() {
 }
 
 #[test]
+fn saved() {
+    replay_corpus("saved");
+}
+
+#[test]
 fn seeds() {
     for (target, body) in TARGETS {
         let seeds = seeds_of(target);
@@ -95,6 +101,7 @@ fn seeds_of(target: &str) -> Vec<(String, Vec<u8>)> {
         "ce" => ce_seeds(),
         "br" => br_seeds(),
         "pair" => pair_seeds(),
+        "saved" => saved_seeds(),
         _ => config_seeds(),
     }
 }
@@ -584,4 +591,45 @@ fn config_seeds() -> Vec<(String, Vec<u8>)> {
     .into_iter()
     .map(|(name, text)| (name.to_owned(), text.into_bytes()))
     .collect()
+}
+
+const SAVED: &str = "mapt mappings 1
+customer 192.0.2.18 psid-offset 6 psid-len 8 psid 52
+saved 1790000000 boot 1f0c8a0e-6d5e up 86400
+tcp 192.168.1.10:40000 1232 203.0.113.7:443 own 1250 - 1e3 4fa2 33 12 4f80
+tcp 192.168.1.10:40000 1232 203.0.113.8:443 own 1000 1000 20 4fa2 0 0 0
+udp 192.168.1.11:5353 2257 203.0.113.9:53 shared 750 500 0
+udp 192.168.1.12:5353 2257 203.0.113.10:53 shared 0 - 2
+icmp 192.168.1.12:77 3282 - own 0 -
+map tcp 192.168.1.13:80 1233 pcp 5a1e0c3b9d7f2a4466aa01ff 3600000 203.0.113.0/24:0
+peer tcp 192.168.1.10:40000 1232 nat-pmp 7200000 203.0.113.7:443
+end 7
+";
+
+/// A whole file, each line of it missing, doubled, or cut off, and what is at the edges of the numbers.
+fn saved_seeds() -> Vec<(String, Vec<u8>)> {
+    let lines: Vec<&str> = SAVED.lines().collect();
+    let joined = |lines: Vec<&str>| format!("{}\n", lines.join("\n"));
+    let mut seeds = vec![("whole".to_owned(), SAVED.to_owned()), ("empty".to_owned(), String::new())];
+    for (n, line) in lines.iter().enumerate() {
+        let without = lines.iter().enumerate().filter(|(at, _)| *at != n).map(|(_, line)| *line).collect();
+        let twice = lines.iter().enumerate().flat_map(|(at, line)| vec![*line; 1 + usize::from(at == n)]).collect();
+        seeds.push((format!("without-{n}"), joined(without)));
+        seeds.push((format!("twice-{n}"), joined(twice).replace("end 7", "end 8")));
+        seeds.push((format!("half-{n}"), SAVED.replace(line, &line[..line.len() / 2])));
+    }
+    for (name, from, to) in [
+        ("port-0", ":40000 1232", ":40000 0"),
+        ("port-of-another", ":40000 1232", ":40000 1236"),
+        ("a-week", "own 1250 -", "own 604801000 -"),
+        ("more-than-a-week", "own 1250 -", "own 604801001 -"),
+        ("all-bits", "1e3 4fa2", "1ff ffffffff"),
+        ("a-bit-more", "1e3 4fa2", "3ff ffffffff"),
+        ("version", "mappings 1", "mappings 18446744073709551616"),
+        ("escape", "boot 1f0c", "boot \u{1b}[2J"),
+        ("whole-address", "psid-offset 6 psid-len 8 psid 52", "psid-offset 0 psid-len 0 psid 0"),
+    ] {
+        seeds.push((name.into(), SAVED.replacen(from, to, 1)));
+    }
+    seeds.into_iter().map(|(name, text)| (name, text.into_bytes())).collect()
 }

@@ -9,6 +9,7 @@ use mapt::napt::{
     Changed, Filter, Filtering, Forward, Inside, Napt, NaptParams, Outside, Protocol, Refusal, Remote, Segment,
     TcpFlags, Timers,
 };
+use mapt::ops::saved::{self, Moment, Owner};
 use proptest::prelude::*;
 
 const ADDR: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 18);
@@ -220,6 +221,7 @@ enum Step {
     Wait { quarters: u64 },
     Forwards(Vec<(Protocol, u16, u8)>),
     Move(u32, Vec<(Protocol, u16, u8)>),
+    Restart { quarters: u64 },
 }
 
 fn protocol() -> impl Strategy<Value = Protocol> {
@@ -252,6 +254,7 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (0..30u64).prop_map(|quarters| Step::Wait { quarters }),
         1 => (0..300u64).prop_map(|quarters| Step::Wait { quarters }),
         1 => forwards().prop_map(Step::Forwards),
+        1 => (0..100u64).prop_map(|quarters| Step::Restart { quarters }),
         1 => (0..3u32, forwards()).prop_map(|(room, forwards)| Step::Move(room, forwards)),
     ]
 }
@@ -310,6 +313,27 @@ fn run(steps: &[Step], filters: [Filter; 2], seed: u64) -> Result<(), TestCaseEr
             Step::Forwards(ref forwards) => {
                 let forwards: Vec<Forward> = forwards.iter().map(forward).collect();
                 prop_assert_eq!(napt.set_forwards(&forwards, now), model.set_forwards(&all, &forwards));
+            }
+            // Another process, by way of a file, after a while.
+            Step::Restart { quarters } => {
+                let forwards: Vec<Forward> = napt.forwards().collect();
+                let mut text = Vec::new();
+                let at = Moment {
+                    wall: Duration::from_secs(1_790_000_000),
+                    boot: "1f-2a".into(),
+                    up: Duration::from_secs(7),
+                };
+                let written = saved::write(&mut text, Owner::new(ADDR, set), &at, &napt, now).unwrap();
+                prop_assert_eq!(written, model.flows.len());
+                let mut read = saved::parse(std::str::from_utf8(&text).unwrap(), written).unwrap();
+                prop_assert_eq!((read.owner, read.at, read.flows.len()), (Owner::new(ADDR, set), at, written));
+                let away = Duration::from_millis(250 * quarters);
+                now += away;
+                napt = Napt::new(ADDR, set, &NaptParams { forwards, ..params(0) }, seed ^ quarters);
+                let restored = napt.restore(&mut read.flows, &read.mappings, away, now);
+                model.flows.retain(|f| f.ends > now);
+                let taken = model.flows.len();
+                prop_assert_eq!((restored.taken, restored.expired, restored.refused), (taken, written - taken, 0));
             }
             // The same address and ports, perhaps with room for other numbers of flows.
             Step::Move(room, ref forwards) => {

@@ -6,9 +6,11 @@ mod config;
 mod engine;
 pub mod oracle;
 mod pair;
+mod saved;
 mod wire;
 
 pub use config::config;
 pub use engine::{br, ce};
 pub use pair::pair;
+pub use saved::saved;
 pub use wire::wire;

@@ -25,6 +25,8 @@ const MAX_TIMER: u64 = 604_800;
 /// Route protocols that iproute2 and FRR assign; 0 to 4 are the kernel's.
 const ASSIGNED_PROTOCOLS: &[u8] =
     &[8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 42, 84, 99, 186, 187, 188, 189, 191, 192, 193, 194, 195, 196, 197, 198];
+/// Default of `napt.restore-within`, in seconds.
+const RESTORE_WITHIN: u64 = 600;
 const IPV4_DUMMY: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 2);
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -80,12 +82,7 @@ pub(super) fn daemon(
         let at = fields.nested_mark("fragments", "rewrite-identification");
         r.error(Path::Key(&path, "rewrite-identification"), at, message, "RFC 7599 §10.3");
     }
-    let napt = fields.get("napt", r, napt).unwrap_or(Napt {
-        enabled: true,
-        params: NaptParams::default(),
-        forwards: Vec::new(),
-        log_mappings: false,
-    });
+    let napt = fields.get("napt", r, napt).unwrap_or_default();
     let log_mappings = napt.log_mappings;
     let checksums =
         [("compute", UdpZeroChecksum::Compute), ("drop", UdpZeroChecksum::Drop), ("forward", UdpZeroChecksum::Forward)];
@@ -98,6 +95,13 @@ pub(super) fn daemon(
     let control = fields.get("control", r, |slot, r| control(slot, directory, r));
     let pcp = fields.get("pcp", r, pcp);
     let state_directory = fields.get("state-directory", r, decode::text("a directory", 4096));
+
+    if state_directory.is_none() && napt.restore_within.is_some_and(|seconds| seconds > 0) {
+        let path = Path::Key(fields.path(), "napt");
+        let message = "flows cannot be restored without `state-directory`";
+        r.error(Path::Key(&path, "restore-within"), fields.nested_mark("napt", "restore-within"), message, "");
+    }
+    let restore_within = Duration::from_secs(napt.restore_within.unwrap_or(RESTORE_WITHIN));
 
     let (role, rules) = (role?, rules?);
     let table = &rules.table;
@@ -188,6 +192,7 @@ pub(super) fn daemon(
         log_mappings,
         state_directory: state_directory.map(|path| directory.join(path)),
         pcp,
+        restore_within,
     })
 }
 
@@ -463,6 +468,18 @@ struct Napt {
     params: NaptParams,
     forwards: Vec<forwards::Entry>,
     log_mappings: bool,
+    restore_within: Option<u64>,
+}
+impl Default for Napt {
+    fn default() -> Self {
+        Napt {
+            enabled: true,
+            params: NaptParams::default(),
+            forwards: Vec::new(),
+            log_mappings: false,
+            restore_within: None,
+        }
+    }
 }
 impl Napt {
     fn params(self) -> NaptParams {
@@ -484,7 +501,8 @@ fn napt(slot: Slot<'_, '_>, r: &mut Reporter<'_>) -> Option<Napt> {
     };
     let forwards = fields.get("forwards", r, forwards).unwrap_or_default();
     let log_mappings = fields.get("log-mappings", r, decode::boolean).unwrap_or(false);
-    Some(Napt { enabled, params, forwards, log_mappings })
+    let restore_within = fields.get("restore-within", r, decode::integer(0..=86_400, " seconds", ""));
+    Some(Napt { enabled, params, forwards, log_mappings, restore_within })
 }
 
 fn sharing(slot: Slot<'_, '_>, r: &mut Reporter<'_>) -> Option<Sharing> {

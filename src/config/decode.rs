@@ -54,7 +54,8 @@ pub const MTU: &[&str] = &["ipv6", "ipv4", "lowest-ipv6"];
 pub const ICMP: &[&str] = &["rfc6791-pool", "rfc5837-object", "originate", "ipv6-source"];
 pub const FRAGMENTS: &[&str] = &["lifetime", "packets", "held-octets", "rewrite-identification"];
 pub const DSCP: &[&str] = &["v4-to-v6", "v6-to-v4"];
-pub const NAPT: &[&str] = &["enabled", "max-flows", "sharing", "filtering", "timers", "forwards", "log-mappings"];
+pub const NAPT: &[&str] =
+    &["enabled", "max-flows", "sharing", "filtering", "timers", "forwards", "log-mappings", "restore-within"];
 pub const SHARING: &[&str] = &["threshold", "tcp", "udp"];
 pub const FILTERING: &[&str] = &["tcp", "udp"];
 pub const TIMERS: &[&str] = &["udp", "tcp-established", "tcp-opening", "tcp-closing", "icmp"];

@@ -141,6 +141,8 @@ pub struct Config {
     pub state_directory: Option<PathBuf>,
     /// `pcp`, of a CE; default none: nobody is served.
     pub pcp: Option<PcpConfig>,
+    /// `napt.restore-within`: how old flows of a former process may be; 0: they are not kept. Default 600 s.
+    pub restore_within: std::time::Duration,
 }
 
 /// `role`.

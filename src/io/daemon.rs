@@ -16,6 +16,7 @@ use super::live::Live;
 use super::pcp::{PcpError, Server, Sockets};
 use super::plan::{Plan, Program};
 use super::run::{self, RunError, Running};
+use super::saved;
 use super::service::Service;
 use super::setup::{self, SetupError};
 use super::{report, tun};
@@ -134,7 +135,8 @@ fn serve(file: PathBuf, config: Config) -> Result<(), DaemonError> {
         };
         let (device, mut installed) = setup::install(&plan).await?;
         let (queues, offloads) = (device.queues.len(), device.offloads);
-        let engines = ops::engine::build_all(&config, queues);
+        let mut engines = ops::engine::build_all(&config, queues);
+        saved::take_up(&plan, &mut engines);
         let mut running = match run::start(device, engines) {
             Ok(running) => running,
             Err(error) => {
@@ -163,6 +165,7 @@ fn serve(file: PathBuf, config: Config) -> Result<(), DaemonError> {
         // The routes first: what comes after them would be lost in the TUN.
         live.installed.remove().await;
         let stopped = running.stop();
+        saved::leave(&live.plan, &stopped);
         let (engines, io) = running.counters();
         print(&report::table(&live.plan.tun, &engines, &io));
         Ok(stopped.result?)

@@ -12,6 +12,7 @@ pub mod pcp;
 pub mod plan;
 pub mod report;
 pub mod run;
+pub mod saved;
 pub mod service;
 pub mod setup;
 pub mod state;

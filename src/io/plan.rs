@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use ipnet::IpNet;
 
@@ -74,6 +75,8 @@ pub struct Plan {
     pub state_directory: Option<PathBuf>,
     /// `pcp.listen`.
     pub pcp: Vec<Ipv4Addr>,
+    /// `napt.restore-within`.
+    pub restore_within: Duration,
     /// Whether the node can translate at all: a CE without End-user prefix waits for one.
     pub provisioned: bool,
     /// An address inside the DMR, for a CE that should have a route to it.
@@ -121,6 +124,7 @@ impl Plan {
             sysctl: config.sysctl,
             state_directory: config.state_directory.clone(),
             pcp: config.pcp.as_ref().map_or(Vec::new(), |pcp| pcp.listen.clone()),
+            restore_within: config.restore_within,
             provisioned: program == Program::Br || config.provisioning.end_user_prefix.is_some(),
             br: match program {
                 Program::Br => None,

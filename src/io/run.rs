@@ -224,6 +224,7 @@ pub struct Running<E> {
     engines: Vec<Arc<Counters>>,
     queues: Vec<Arc<IoCounters>>,
     ended: mpsc::UnboundedReceiver<()>,
+    epoch: Instant,
 }
 
 /// What is left of threads that have ended.
@@ -233,12 +234,15 @@ pub struct Stopped<E> {
     pub engines: Vec<E>,
     /// The first error of a thread.
     pub result: Result<(), RunError>,
+    /// The time of the engines' clock.
+    pub now: Duration,
 }
 
 /// Starts a thread for each queue with the engine of the same index; the clock begins at `BEGIN`.
 pub fn start<E: Engine + 'static>(device: Device, engines: Vec<E>) -> Result<Running<E>, RunError> {
     debug_assert_eq!(device.queues.len(), engines.len());
     let (ended_tx, ended) = mpsc::unbounded_channel();
+    let epoch = Instant::now();
     let mut running = Running {
         name: device.name,
         threads: Vec::new(),
@@ -246,8 +250,8 @@ pub fn start<E: Engine + 'static>(device: Device, engines: Vec<E>) -> Result<Run
         engines: Vec::new(),
         queues: Vec::new(),
         ended,
+        epoch,
     };
-    let epoch = Instant::now();
     for (queue, (tun, engine)) in device.queues.into_iter().zip(engines).enumerate() {
         let counters = Arc::new(IoCounters::default());
         let inbox = Arc::new(Inbox::new()?);
@@ -301,7 +305,7 @@ impl<E> Running<E> {
     /// Stops every thread and closes the device.
     pub fn stop(&mut self) -> Stopped<E> {
         self.inboxes.iter().for_each(|inbox| inbox.stop());
-        let mut stopped = Stopped { engines: Vec::new(), result: Ok(()) };
+        let mut stopped = Stopped { engines: Vec::new(), result: Ok(()), now: BEGIN };
         for (queue, thread) in self.threads.drain(..).enumerate() {
             let result = match thread.join() {
                 Ok((engine, result)) => {
@@ -314,6 +318,7 @@ impl<E> Running<E> {
                 stopped.result = result;
             }
         }
+        stopped.now += self.epoch.elapsed();
         stopped
     }
 }

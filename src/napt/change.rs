@@ -73,7 +73,7 @@ impl<K: InsideKey> Napt<K> {
 }
 
 /// In the order in which they go where there is less room.
-const ORDER: [Idle; 4] = [Idle::Closing, Idle::Short, Idle::Established, Idle::Held];
+pub(super) const ORDER: [Idle; 4] = [Idle::Closing, Idle::Short, Idle::Established, Idle::Held];
 
 impl<K: InsideKey> Table<K> {
     /// Whether the other table differs in idle times and sharing at most.

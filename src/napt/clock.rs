@@ -22,6 +22,11 @@ impl Tick {
         Tick(now.as_secs().saturating_mul(PER_SECOND).saturating_add(u64::from(now.subsec_nanos() / NANOS)))
     }
 
+    /// The tick so long before this one, rounded to the earlier; not before the epoch.
+    pub(super) fn before(self, ago: Duration) -> Tick {
+        Tick(self.0.saturating_sub(rounded_up(ago)))
+    }
+
     #[inline]
     pub(super) fn after(self, idle: Ticks) -> Tick {
         Tick(self.0.saturating_add(idle.0))
@@ -43,6 +48,11 @@ impl Tick {
     #[inline]
     pub(super) fn low(self) -> u16 {
         self.0 as u16
+    }
+
+    /// From the last tick with these low bits to here.
+    pub(super) fn since_low(self, low: u16) -> Duration {
+        duration(self.low().wrapping_sub(low).into())
     }
 
     pub(super) fn time(self) -> Duration {

@@ -4,6 +4,7 @@
 //! A flow's number never changes while it lives. Slots and buckets are reserved at the start and touched when used.
 use std::hash::{Hash, Hasher};
 use std::num::NonZeroU32;
+use std::time::Duration;
 
 use super::clock::{Tick, Ticks};
 use super::keyed::KeyedHash;
@@ -168,6 +169,11 @@ impl<K: InsideKey> Flows<K> {
         self.base = other.base;
     }
 
+    /// Counts time from `first` on. For an empty table.
+    pub(super) fn begin_at(&mut self, first: Tick) {
+        self.base = Some(first);
+    }
+
     #[inline]
     pub(super) fn get(&self, id: Id) -> Option<&Flow<K>> {
         self.slots.get(slot(id))
@@ -210,6 +216,16 @@ impl<K: InsideKey> Flows<K> {
     #[inline]
     pub(super) fn deadline(&self, flow: &Flow<K>) -> Tick {
         self.since(flow).after(self.lists[flow.idle as usize].idle)
+    }
+
+    /// When a flow of this idle time ends.
+    pub(super) fn end(&self, idle: Idle, since: Tick) -> Tick {
+        since.after(self.lists[idle as usize].idle)
+    }
+
+    /// How long nobody has answered a flow; `None` where somebody has.
+    pub(super) fn waited(&self, flow: &Flow<K>, now: Tick) -> Option<Duration> {
+        flow.waiting.then(|| now.since_low(flow.waiting_since))
     }
 
     /// When a flow's idle time began.

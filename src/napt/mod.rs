@@ -16,6 +16,7 @@ mod permits;
 mod pool;
 mod ports;
 mod requests;
+mod saved;
 mod scarcity;
 mod table;
 mod tcp;
@@ -37,6 +38,7 @@ pub use explicit::{Allowed, Changed, Forward, Mapping, Nonce, Origin};
 pub use list::{FlowState, FlowView};
 pub use params::{Filter, Filtering, NaptParams, Sharing, Timers};
 pub use requests::{Denied, Granted, Want};
+pub use saved::{Restored, SavedFlow, SavedMapping, SavedState};
 
 /// Flows and mappings that one `handle_timeout` ends at most.
 const SWEEP: usize = 256;
@@ -327,6 +329,11 @@ impl<K: InsideKey> Napt<K> {
     /// The outside address.
     pub fn address(&self) -> Ipv4Addr {
         self.addr
+    }
+
+    /// The ports, port 0 among them where it is of the set.
+    pub fn port_set(&self) -> PortSet {
+        self.tables[0].ports.set()
     }
 
     /// The ports of the set without port 0.

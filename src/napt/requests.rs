@@ -11,7 +11,7 @@ use super::scarcity::Choice;
 use super::{InsideKey, Napt, Outside, Protocol, Remote};
 
 /// Mappings that all hosts may ask for together.
-const MOST: usize = 16_384;
+pub(super) const MOST: usize = 16_384;
 /// Filters of one mapping (RFC 6887 §13.3).
 const MOST_ALLOWED: usize = 4;
 

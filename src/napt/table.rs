@@ -223,6 +223,17 @@ impl<K: InsideKey> Table<K> {
     }
 }
 
+impl<K: InsideKey> Table<K> {
+    /// Whether nobody has answered a flow of this state.
+    pub(super) fn waits(&self, tcp: TcpState) -> bool {
+        match self.protocol {
+            Protocol::Tcp => is_half_open(tcp),
+            Protocol::Udp => tcp != TcpState::ANSWERED,
+            Protocol::Icmp => false,
+        }
+    }
+}
+
 fn is_half_open(tcp: TcpState) -> bool {
     !tcp.is_established() && !tcp.is_closing()
 }

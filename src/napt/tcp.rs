@@ -41,6 +41,17 @@ impl TcpState {
     /// UDP that has been answered.
     pub(super) const ANSWERED: TcpState = TcpState(IN_ACK);
 
+    /// For a file.
+    pub(super) fn bits(self) -> u32 {
+        self.0.into()
+    }
+
+    /// The inverse of `bits`; `None` for others than there are.
+    pub(super) fn from_bits(bits: u32) -> Option<TcpState> {
+        const ALL: u16 = BOTH_ACKS | BOTH_FINS | RESET | MARKS;
+        u16::try_from(bits).ok().filter(|bits| bits & !ALL == 0).map(TcpState)
+    }
+
     /// Both ends have acknowledged something, and neither an RST nor both FINs have passed since.
     #[inline]
     pub(super) fn is_established(self) -> bool {
@@ -126,6 +137,16 @@ impl TcpState {
 }
 
 impl Marks {
+    /// For a file.
+    pub(super) fn numbers(&self) -> [u32; 4] {
+        let [home, internet] = self.0;
+        [home.end, home.acked, internet.end, internet.acked]
+    }
+
+    pub(super) fn from_numbers([end, acked, other_end, other_acked]: [u32; 4]) -> Marks {
+        Marks([Mark { end, acked }, Mark { end: other_end, acked: other_acked }])
+    }
+
     /// Takes the numbers of a segment; which marks are then known.
     #[inline]
     fn note(&mut self, mut known: u16, side: usize, segment: &Segment) -> u16 {

@@ -9,6 +9,7 @@ pub mod engine;
 pub mod explain;
 pub mod files;
 pub mod mappings;
+pub mod saved;
 pub mod show;
 pub mod text;
 pub mod translate;

@@ -150,6 +150,7 @@ pub fn plan(tun: &str, routes: &[&str]) -> Plan {
         sysctl: mapt::config::Sysctl::Check,
         state_directory: None,
         pcp: Vec::new(),
+        restore_within: Duration::ZERO,
         provisioned: true,
         br: None,
     }

@@ -173,7 +173,7 @@ fn pcp_seeds() -> Vec<(String, Vec<u8>)> {
         together.extend(step(0, 1, request));
         together.extend(&others[n % others.len()]);
     }
-    let alone = requests.iter().map(|(name, request)| (format!("{name}"), step(0, 0, request)));
+    let alone = requests.iter().map(|(name, request)| (name.to_string(), step(0, 0, request)));
     let after = requests.iter().map(|(name, request)| {
         let sequence = [step(0, 0, &requests[0].1), step(4, 0, &[0, 8]), step(0, 0, request), step(5, 0, &[200])];
         (format!("after-{name}"), sequence.concat())

@@ -1,7 +1,8 @@
 //! `mapt`: the operator's tool.
 use clap::{Parser, Subcommand};
+use mapt::io::{client, push};
+use mapt::lab;
 use mapt::ops::{cli, translate};
-use mapt::{io::client, lab};
 use std::io::{self, Write};
 use std::process::ExitCode;
 
@@ -23,6 +24,11 @@ enum Command {
     Translate(translate::TranslateArgs),
     /// Ask a running daemon
     Show(client::ShowArgs),
+    /// Put a rule set in force on running daemons, on all or on none
+    Push(push::PushArgs),
+    /// Join stdin and stdout to a control socket: what `ssh://` targets run on the other machine
+    #[command(hide = true)]
+    Relay(client::RelayArgs),
     /// Build a MAP-T network in namespaces of this machine, use it, and print what passed
     Lab(lab::LabArgs),
 }
@@ -31,6 +37,8 @@ fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Ops(command) => print(command.run()),
         Command::Show(args) => client::show(&args),
+        Command::Push(args) => push::push(&args),
+        Command::Relay(args) => client::relay(&args),
         Command::Lab(args) => lab::run(&args),
         Command::Translate(args) => {
             let output = &mut io::BufWriter::new(io::stdout().lock());

@@ -43,6 +43,7 @@ pub(super) type RulesLoader<'l> = &'l mut dyn FnMut(&str) -> Result<Result<Loade
 pub(super) fn daemon(
     slot: Slot<'_, '_>,
     directory: &std::path::Path,
+    given: Option<&RuleSet>,
     rules_file: RulesLoader<'_>,
     elsewhere: &mut Findings,
     r: &mut Reporter<'_>,
@@ -60,7 +61,7 @@ pub(super) fn daemon(
         }
     }
     let rules = fields.require("rules", r, "a file's name or a rule set", "RFC 7597 §5", |slot, r| {
-        rules(slot, rules_file, elsewhere, r)
+        given.cloned().or_else(|| rules(slot, rules_file, elsewhere, r))
     });
     let end_user_prefix = fields.get("end-user-ipv6-prefix", r, decode::ipv6_prefix).map(EndUserPrefix);
     let instance = fields.get("instance", r, instance);
@@ -194,6 +195,20 @@ pub(super) fn daemon(
         pcp,
         restore_within,
     })
+}
+
+/// `state-directory` and `instance`, whatever is wrong with the rest.
+pub(super) fn state(
+    slot: Slot<'_, '_>,
+    directory: &std::path::Path,
+    r: &mut Reporter<'_>,
+) -> Option<(std::path::PathBuf, String)> {
+    let fields = Fields::of(slot, decode::ROOT, "", r)?;
+    let roles = [("br", "br"), ("ce", "ce")];
+    let role = fields.get("role", r, decode::choice(&roles, "")).unwrap_or("br");
+    let instance = fields.get("instance", r, instance).unwrap_or_else(|| role.to_owned());
+    let state = fields.get("state-directory", r, decode::text("a directory", 4096))?;
+    Some((directory.join(state), instance))
 }
 
 /// `rules`: a file's name, or the rule set itself.

@@ -40,7 +40,7 @@ impl Document {
     /// Reads a rule set, or, where the text has a key `role`, a daemon's file. All errors come at once, those of the
     /// rules' own file after those of `text`.
     pub fn load(text: &str, file: &Path, loader: Loader<'_>) -> Result<Loaded<Document>, Findings> {
-        load(text, file, loader, Kind::Either)
+        load(text, file, loader, Kind::Either, None)
     }
 
     /// The rules, wherever they stood.
@@ -61,7 +61,7 @@ impl RuleSet {
     /// Reads a rule set. All errors come at once.
     pub fn load(text: &str, file: &Path) -> Result<Loaded<RuleSet>, Findings> {
         let mut loader = |_: &Path| Err(io::ErrorKind::Unsupported.into());
-        match load(text, file, &mut loader, Kind::Rules)? {
+        match load(text, file, &mut loader, Kind::Rules, None)? {
             Loaded { value: Document::Rules(value), warnings } => Ok(Loaded { value, warnings }),
             _ => Err(ConfigError::of_file(&file.to_string_lossy(), "this is no rule set").into()),
         }
@@ -73,7 +73,24 @@ impl Config {
     ///
     /// `seed` of the role's parameters is 0: whoever runs an engine draws one from the system.
     pub fn load(text: &str, file: &Path, loader: Loader<'_>) -> Result<Loaded<Config>, Findings> {
-        match load(text, file, loader, Kind::Daemon)? {
+        Config::of(load(text, file, loader, Kind::Daemon, None)?, file)
+    }
+
+    /// Reads a daemon's file, with `rules` in the place of what its key `rules` says, which is not looked at.
+    pub fn load_with(text: &str, file: &Path, rules: &RuleSet) -> Result<Loaded<Config>, Findings> {
+        let mut loader = |_: &Path| Err(io::ErrorKind::Unsupported.into());
+        Config::of(load(text, file, &mut loader, Kind::Daemon, Some(rules))?, file)
+    }
+
+    /// `state-directory` and `instance` of a daemon's file, whatever is wrong with the rest of it.
+    pub fn state_of(text: &str, file: &Path) -> Option<(PathBuf, String)> {
+        let node = raw::parse(text).ok()?;
+        let slot = decode::Slot { node: &node, path: error::Path::Root };
+        daemon::state(slot, file.parent().unwrap_or(Path::new("")), &mut error::Reporter::new("", text))
+    }
+
+    fn of(loaded: Loaded<Document>, file: &Path) -> Result<Loaded<Config>, Findings> {
+        match loaded {
             Loaded { value: Document::Daemon(value), warnings } => Ok(Loaded { value: *value, warnings }),
             _ => Err(ConfigError::of_file(&file.to_string_lossy(), "this is no daemon's file").into()),
         }
@@ -87,7 +104,13 @@ enum Kind {
     Daemon,
 }
 
-fn load(text: &str, file: &Path, loader: Loader<'_>, kind: Kind) -> Result<Loaded<Document>, Findings> {
+fn load(
+    text: &str,
+    file: &Path,
+    loader: Loader<'_>,
+    kind: Kind,
+    given: Option<&RuleSet>,
+) -> Result<Loaded<Document>, Findings> {
     let name = file.to_string_lossy().replace(char::is_control, "?");
     let mut r = error::Reporter::new(&name, text);
     let mut elsewhere = Findings::default();
@@ -106,7 +129,7 @@ fn load(text: &str, file: &Path, loader: Loader<'_>, kind: Kind) -> Result<Loade
                 })?;
                 Ok(RuleSet::load(&text, &path))
             };
-            let config = daemon::daemon(slot, directory, &mut rules_file, &mut elsewhere, &mut r)?;
+            let config = daemon::daemon(slot, directory, given, &mut rules_file, &mut elsewhere, &mut r)?;
             Some(Document::Daemon(Box::new(config)))
         });
     let mut findings = r.finish();

@@ -1,9 +1,11 @@
 //! `mapt show --from TARGET`: the other end of a daemon's control socket.
 
-use std::io::{self, BufRead, BufReader, Write};
+use std::fmt;
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::process::ExitCode;
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
@@ -30,9 +32,9 @@ enum What {
 
 #[derive(Debug, Args)]
 struct From {
-    /// The daemon's control socket (`control.socket` of its file)
+    /// The daemon's control socket (`control.socket` of its file), or ssh://HOST[/SOCKET]
     #[arg(long, value_name = "TARGET")]
-    from: PathBuf,
+    from: Target,
     /// Answer in JSON, a line each
     #[arg(long)]
     json: bool,
@@ -78,38 +80,194 @@ pub enum ClientError {
     Write(io::Error),
 }
 
-/// Asks, gives each row to `row`, and returns what was said at the end. A `row` that fails ends it.
-pub fn ask<R: DeserializeOwned, D: DeserializeOwned>(
-    socket: &PathBuf,
-    ask: Ask,
-    mut row: impl FnMut(R) -> io::Result<()>,
-) -> Result<D, ClientError> {
-    let target = || socket.display().to_string();
-    let broken = |reason: String| ClientError::Broken { target: target(), reason };
-    let connect = || {
-        let mut stream = UnixStream::connect(socket)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
-        stream.write_all(&Request::line(ask.clone()))?;
-        Ok(BufReader::new(stream))
-    };
-    let mut reader = connect().map_err(|error| ClientError::Connect { target: target(), error })?;
-    let mut line = Vec::new();
-    loop {
-        line.clear();
-        match reader.read_until(b'\n', &mut line) {
-            Ok(0) => return Err(broken("it closed the connection".to_owned())),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                return Err(broken(format!("nothing within {} s", PATIENCE.as_secs())));
+/// A daemon's control socket: on this machine, or on another one by way of ssh.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// A path.
+    Socket(PathBuf),
+    /// `ssh://[USER@]HOST[:PORT][/SOCKET]`; without a socket the only one in `/run/mapt` there.
+    Ssh {
+        /// As ssh takes it.
+        host: String,
+        /// Of ssh.
+        port: Option<u16>,
+        /// A path there.
+        socket: Option<String>,
+    },
+}
+
+impl FromStr for Target {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Target, String> {
+        let Some(rest) = text.strip_prefix("ssh://") else {
+            return match text.contains("://") || text.is_empty() {
+                true => Err("expected the path of a socket, or ssh://HOST[/SOCKET]".into()),
+                false => Ok(Target::Socket(text.into())),
+            };
+        };
+        let (host, socket) = match rest.split_once('/') {
+            Some((host, socket)) => (host, Some(format!("/{socket}"))),
+            None => (rest, None),
+        };
+        // An address of IPv6 stands in brackets.
+        let (host, port) = match host.rsplit_once(':') {
+            Some((host, port)) if !port.contains(']') => {
+                (host, Some(port.parse().map_err(|_| format!("`{port}` is no port"))?))
             }
-            Err(error) => return Err(broken(error.to_string())),
-            Ok(_) => {}
+            _ => (host, None),
+        };
+        // One that begins with a hyphen would be an option of ssh.
+        if host.is_empty() || host.starts_with('-') {
+            return Err(format!("`{host}` is no host: expected ssh://HOST[/SOCKET]"));
         }
-        match serde_json::from_slice(&line).map_err(|error| broken(error.to_string()))? {
-            Answer::Row(one) => row(one).map_err(ClientError::Write)?,
-            Answer::Done(done) => return Ok(done),
-            Answer::Error(reason) => return Err(ClientError::Refused { target: target(), reason }),
+        let host = host.replace(['[', ']'], "");
+        Ok(Target::Ssh { host, port, socket: socket.filter(|socket| socket != "/") })
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Target::Socket(path) => path.display().fmt(f),
+            Target::Ssh { host, port, socket } => {
+                write!(f, "ssh://{host}")?;
+                if let Some(port) = port {
+                    write!(f, ":{port}")?;
+                }
+                f.write_str(socket.as_deref().unwrap_or_default())
+            }
         }
+    }
+}
+
+/// A conversation with a daemon.
+pub struct Connection {
+    target: String,
+    reader: Box<dyn BufRead + Send>,
+    writer: Box<dyn Write + Send>,
+    ssh: Option<Child>,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        if let Some(ssh) = &mut self.ssh {
+            let _ = ssh.kill();
+            let _ = ssh.wait();
+        }
+    }
+}
+
+impl Connection {
+    /// Connects. `MAPT_SSH` in the environment names another program than `ssh`.
+    pub fn open(target: &Target) -> Result<Connection, ClientError> {
+        let failed = |error| ClientError::Connect { target: target.to_string(), error };
+        let name = target.to_string();
+        match target {
+            Target::Socket(path) => {
+                let open = || {
+                    let stream = UnixStream::connect(path)?;
+                    stream.set_read_timeout(Some(PATIENCE))?;
+                    stream.set_write_timeout(Some(PATIENCE))?;
+                    Ok((Box::new(BufReader::new(stream.try_clone()?)), Box::new(stream)))
+                };
+                let (reader, writer) = open().map_err(failed)?;
+                Ok(Connection { target: name, reader, writer, ssh: None })
+            }
+            Target::Ssh { host, port, socket } => {
+                let program = std::env::var_os("MAPT_SSH").unwrap_or_else(|| "ssh".into());
+                let mut command = Command::new(program);
+                command.args(["-T", "-o", "BatchMode=yes", "-o", "ConnectTimeout=15", "-o", "ServerAliveInterval=10"]);
+                command.args(port.map(|port| format!("-p{port}"))).arg("--").arg(host).args(["mapt", "relay"]);
+                command.args(socket).stdin(Stdio::piped()).stdout(Stdio::piped());
+                let mut ssh = command.spawn().map_err(failed)?;
+                let pipes = ssh.stdout.take().zip(ssh.stdin.take());
+                let (reader, writer) = pipes.ok_or_else(|| failed(io::ErrorKind::BrokenPipe.into()))?;
+                let (reader, writer) = (Box::new(BufReader::new(reader)), Box::new(writer));
+                Ok(Connection { target: name, reader, writer, ssh: Some(ssh) })
+            }
+        }
+    }
+
+    fn broken(&self, reason: impl ToString) -> ClientError {
+        ClientError::Broken { target: self.target.clone(), reason: reason.to_string() }
+    }
+
+    /// Asks, gives each row to `row`, and returns what was said at the end. A `row` that fails ends it.
+    pub fn ask<R: DeserializeOwned, D: DeserializeOwned>(
+        &mut self,
+        ask: Ask,
+        body: &[u8],
+        mut row: impl FnMut(R) -> io::Result<()>,
+    ) -> Result<D, ClientError> {
+        let writer = &mut self.writer;
+        let said = writer.write_all(&Request::line(ask)).and_then(|()| writer.write_all(body));
+        // A daemon that refuses says why before it closes: that is worth more than the broken pipe.
+        let said = said.and_then(|()| writer.flush()).err();
+        let mut line = Vec::new();
+        loop {
+            line.clear();
+            match self.reader.read_until(b'\n', &mut line) {
+                Ok(0) => return Err(self.broken(said.map_or("it closed the connection".to_owned(), |e| e.to_string()))),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return Err(self.broken(format!("nothing within {} s", PATIENCE.as_secs())));
+                }
+                Err(error) => return Err(self.broken(error)),
+                Ok(_) => {}
+            }
+            match serde_json::from_slice(&line).map_err(|error| self.broken(error))? {
+                Answer::Row(one) => row(one).map_err(ClientError::Write)?,
+                Answer::Done(done) => return Ok(done),
+                Answer::Error(reason) => return Err(ClientError::Refused { target: self.target.clone(), reason }),
+            }
+        }
+    }
+}
+
+/// `mapt relay`: what ssh runs on the other machine.
+#[derive(Debug, Args)]
+pub struct RelayArgs {
+    /// The control socket; the only one in /run/mapt if none is named
+    socket: Option<PathBuf>,
+}
+
+/// Joins stdin and stdout to a socket, until either end closes.
+pub fn relay(args: &RelayArgs) -> ExitCode {
+    let run = || -> Result<(), String> {
+        let path = args.socket.clone().map_or_else(only_socket, Ok)?;
+        let socket = UnixStream::connect(&path).map_err(|error| format!("`{}`: {error}", path.display()))?;
+        let reader = socket.try_clone().map_err(|error| error.to_string())?;
+        std::thread::spawn(move || {
+            let _ = io::copy(&mut io::stdin().lock(), &mut &socket);
+            let _ = socket.shutdown(std::net::Shutdown::Write);
+        });
+        let mut out = io::stdout().lock();
+        let mut buffer = [0; 65_536];
+        loop {
+            match (&reader).read(&mut buffer) {
+                Ok(0) | Err(_) => return Ok(()),
+                Ok(n) => out.write_all(&buffer[..n]).and_then(|()| out.flush()).map_err(|e| e.to_string())?,
+            }
+        }
+    };
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("mapt relay: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn only_socket() -> Result<PathBuf, String> {
+    let found = std::fs::read_dir("/run/mapt").map_err(|error| format!("`/run/mapt`: {error}"))?;
+    let sockets: Vec<PathBuf> = found
+        .filter_map(|file| Some(file.ok()?.path()))
+        .filter(|path| path.extension().is_some_and(|e| e == "sock"))
+        .collect();
+    match &sockets[..] {
+        [one] => Ok(one.clone()),
+        all => Err(format!("there are {} sockets in /run/mapt: name one", all.len())),
     }
 }
 
@@ -135,7 +293,8 @@ fn show_mappings(args: &MappingsArgs, out: &mut impl Write) -> Result<(), Client
     let begin = if *json { "{\"mappings\":[".to_owned() } else { mappings::head() };
     out.write_all(begin.as_bytes()).map_err(ClientError::Write)?;
     let mut first = true;
-    let ports: Vec<Ports> = ask(from, Ask::Mappings(filter.clone()), |mapping: Mapping| {
+    let mut connection = Connection::open(from)?;
+    let ports: Vec<Ports> = connection.ask(Ask::Mappings(filter.clone()), &[], |mapping: Mapping| {
         if !json {
             return out.write_all(mappings::row(&mapping).as_bytes());
         }
@@ -149,4 +308,36 @@ fn show_mappings(args: &MappingsArgs, out: &mut impl Write) -> Result<(), Client
         false => mappings::sums(&ports),
     };
     out.write_all(end.as_bytes()).map_err(ClientError::Write)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets() {
+        let ssh = |host: &str, port, socket: Option<&str>| Target::Ssh {
+            host: host.into(),
+            port,
+            socket: socket.map(Into::into),
+        };
+        let good = [
+            ("/run/mapt/br.sock", Target::Socket("/run/mapt/br.sock".into())),
+            ("br.sock", Target::Socket("br.sock".into())),
+            ("ssh://br1", ssh("br1", None, None)),
+            ("ssh://br1/", ssh("br1", None, None)),
+            (
+                "ssh://root@br1.example.net:2222/run/x.sock",
+                ssh("root@br1.example.net", Some(2222), Some("/run/x.sock")),
+            ),
+            ("ssh://[2001:db8::7]/run/x.sock", ssh("2001:db8::7", None, Some("/run/x.sock"))),
+            ("ssh://[2001:db8::7]:22", ssh("2001:db8::7", Some(22), None)),
+        ];
+        for (text, target) in good {
+            assert_eq!(text.parse(), Ok(target), "{text}");
+        }
+        for bad in ["", "http://x", "ssh://", "ssh:///run/x", "ssh://-oProxyCommand=x", "ssh://a:99999", "ssh://a:b"] {
+            assert!(bad.parse::<Target>().is_err(), "{bad}");
+        }
+    }
 }

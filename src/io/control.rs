@@ -19,8 +19,8 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::service::Service;
-use crate::config::{ControlConfig, ControlMode};
+use super::service::{Act, Service};
+use crate::config::{ControlConfig, ControlMode, MAX_TEXT, RuleSet};
 use crate::ops::control::{Answer, Ask, MAX_LINE, Request};
 use crate::ops::mappings::Place;
 
@@ -28,6 +28,8 @@ use crate::ops::mappings::Place;
 const CLIENTS: usize = 128;
 /// How long a client may take to say its line, or to take what it asked for.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a checked rule set is held for the client's commit.
+const HOLD: Duration = Duration::from_secs(120);
 /// Octets gathered before they are written.
 const BATCH: usize = 32 << 10;
 
@@ -165,24 +167,12 @@ async fn converse(stream: UnixStream, mode: ControlMode, service: &Service) {
     if !may_ask(&stream, mode) {
         return refuse(stream, "this user may not ask: see `control.mode`".to_owned()).await;
     }
-    let mut reader = BufReader::new(stream);
-    let mut line = Vec::new();
-    let read = timeout(PATIENCE, (&mut reader).take(MAX_LINE as u64).read_until(b'\n', &mut line)).await;
-    let stream = reader.into_inner();
-    let ask = match read {
-        Err(_) => return refuse(stream, format!("no line within {} s", PATIENCE.as_secs())).await,
-        Ok(Err(_)) => return,
-        Ok(Ok(_)) if line.last() != Some(&b'\n') => {
-            return refuse(stream, format!("a line has {MAX_LINE} octets at most and ends in a newline")).await;
-        }
-        Ok(Ok(_)) => match Request::parse(&line) {
-            Ok(ask) => ask,
-            Err(reason) => return refuse(stream, reason).await,
-        },
-    };
-    let mut client = Client { stream, batch: Vec::new() };
+    let mut client = Client { stream: BufReader::new(stream), batch: Vec::new(), held: None, former: None };
     // A client that is gone or stuck: nobody is left to be told.
-    let _ = client.answer(ask, service).await;
+    let _ = client.converse(service).await;
+    if let Some(token) = client.held {
+        let _ = service.acts.send(Act::Abort(token)).await;
+    }
 }
 
 async fn refuse(mut stream: UnixStream, reason: String) {
@@ -191,14 +181,65 @@ async fn refuse(mut stream: UnixStream, reason: String) {
 }
 
 struct Client {
-    stream: UnixStream,
+    stream: BufReader<UnixStream>,
     batch: Vec<u8>,
+    /// A rule set that was checked for it.
+    held: Option<u64>,
+    /// What its commit replaced.
+    former: Option<Box<RuleSet>>,
 }
 
-/// The client is gone or stuck.
+/// The client is gone or stuck, or has been told what was wrong with its line.
 struct Gone;
 
 impl Client {
+    /// One line after another; the first soon, those after it in their own time, but a checked set is not held forever.
+    async fn converse(&mut self, service: &Service) -> Result<(), Gone> {
+        let mut patience = PATIENCE;
+        loop {
+            let Some(ask) = self.listen(patience).await? else { return Ok(()) };
+            self.answer(ask, service).await?;
+            patience = HOLD;
+        }
+    }
+
+    async fn listen(&mut self, patience: Duration) -> Result<Option<Ask>, Gone> {
+        let mut line = Vec::new();
+        let read = timeout(patience, (&mut self.stream).take(MAX_LINE as u64).read_until(b'\n', &mut line)).await;
+        let reason = match read {
+            Err(_) => format!("no line within {} s", patience.as_secs()),
+            Ok(Err(_)) => return Err(Gone),
+            Ok(Ok(0)) => return Ok(None),
+            Ok(Ok(_)) if line.last() != Some(&b'\n') => {
+                format!("a line has {MAX_LINE} octets at most and ends in a newline")
+            }
+            Ok(Ok(_)) => match Request::parse(&line) {
+                Ok(ask) => return Ok(Some(ask)),
+                Err(reason) => reason,
+            },
+        };
+        self.fail(reason).await?;
+        Err(Gone)
+    }
+
+    /// The text that follows an offer.
+    async fn body(&mut self, octets: usize) -> Result<Vec<u8>, Gone> {
+        if octets > MAX_TEXT {
+            self.fail(format!("{octets} octets of rules: expected at most {MAX_TEXT}")).await?;
+            return Err(Gone);
+        }
+        // Room is made as it comes: the figure alone costs nothing.
+        let mut text = Vec::new();
+        while text.len() < octets {
+            let left = (octets - text.len()) as u64;
+            match timeout(PATIENCE, (&mut self.stream).take(left.min(1 << 20)).read_to_end(&mut text)).await {
+                Ok(Ok(1..)) => {}
+                _ => return Err(Gone),
+            }
+        }
+        Ok(text)
+    }
+
     async fn answer(&mut self, ask: Ask, service: &Service) -> Result<(), Gone> {
         match ask {
             Ask::Mappings(filter) => {
@@ -215,6 +256,35 @@ impl Client {
                     }
                 }
                 self.finish(service.ports().await).await
+            }
+            Ask::Prepare(offer) => {
+                let text = self.body(offer.octets).await?;
+                let result = service.act(|reply| Act::Prepare { text, offer, reply }).await;
+                let result = result.map(|(prepared, token)| {
+                    self.held = Some(token);
+                    prepared
+                });
+                self.finish(result).await
+            }
+            Ask::Commit => {
+                let Some(token) = self.held.take() else { return self.fail("nothing was checked before".into()).await };
+                let result = service.act(|reply| Act::Commit { token, reply }).await;
+                let result = result.map(|(committed, former)| {
+                    self.former = Some(Box::new(former));
+                    committed
+                });
+                self.finish(result).await
+            }
+            Ask::Revert => {
+                let Some(rules) = self.former.take() else {
+                    return self.fail("nothing was committed before".into()).await;
+                };
+                let result = service.act(|reply| Act::Revert { rules, reply }).await;
+                self.finish(result).await
+            }
+            Ask::Confirm => {
+                let result = service.act(Act::Confirm).await;
+                self.finish(result).await
             }
         }
     }
@@ -237,7 +307,7 @@ impl Client {
     }
 
     async fn flush(&mut self) -> Result<(), Gone> {
-        match timeout(PATIENCE, self.stream.write_all(&self.batch)).await {
+        match timeout(PATIENCE, self.stream.get_mut().write_all(&self.batch)).await {
             Ok(Ok(())) => {
                 self.batch.clear();
                 Ok(())

@@ -1,5 +1,6 @@
 //! A daemon from its command line to its exit status.
 
+use std::collections::HashMap;
 use std::io::Write;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
@@ -10,19 +11,19 @@ use std::time::Duration;
 
 use clap::Parser;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
 
 use super::control::{Control, ControlError};
-use super::live::Live;
+use super::live::{Candidate, Chosen, Live};
 use super::pcp::{PcpError, Server, Sockets};
 use super::plan::{Plan, Program};
 use super::run::{self, RunError, Running};
 use super::saved;
-use super::service::Service;
+use super::service::{Act, Service};
 use super::setup::{self, SetupError};
 use super::{report, tun};
-use crate::config::{Config, Loaded};
+use crate::ops;
 use crate::ops::engine::Machine;
-use crate::ops::{self, files};
 
 /// A MAP-T (RFC 7599) translator between IPv4 and IPv6. SIGTERM and SIGINT end it, SIGHUP has it read its files again,
 /// SIGUSR1 prints its counters.
@@ -61,20 +62,17 @@ pub fn main_of(program: Program) -> ExitCode {
     let arguments = Arguments::parse();
     log_to_stderr();
     let Some(file) = arguments.config.or(arguments.file) else { return ExitCode::from(2) };
-    let config = match files::daemon(&file) {
-        Ok(Loaded { value, warnings }) => {
-            for warning in warnings {
-                tracing::warn!("{warning}");
-            }
-            value
-        }
+    let chosen = if arguments.dry_run { Chosen::without_history(&file) } else { Chosen::at_start(&file) };
+    let chosen = match chosen {
+        Ok(chosen) => chosen,
         Err(findings) => {
             eprintln!("{findings}");
             return ExitCode::FAILURE;
         }
     };
-    if Program::of(&config) != program {
-        let other = Program::of(&config);
+    let config = &chosen.config;
+    if Program::of(config) != program {
+        let other = Program::of(config);
         eprintln!(
             "{}: {} says `role: {}`: start `{}` with it, or say `role: {}`",
             program.name(),
@@ -85,7 +83,7 @@ pub fn main_of(program: Program) -> ExitCode {
         );
         return ExitCode::FAILURE;
     }
-    let result = if arguments.dry_run { dry_run(&Plan::of(&config)) } else { serve(file, config) };
+    let result = if arguments.dry_run { dry_run(&Plan::of(config)) } else { serve(file, chosen) };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -122,12 +120,13 @@ fn print(text: &str) {
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
-fn serve(file: PathBuf, config: Config) -> Result<(), DaemonError> {
+fn serve(file: PathBuf, chosen: Chosen) -> Result<(), DaemonError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(DaemonError::Runtime)?;
     runtime.block_on(async {
         // Before anything is done that a signal would leave undone.
         let mut signals = Signals::new().map_err(DaemonError::Runtime)?;
-        let plan = Plan::of(&config);
+        let config = &chosen.config;
+        let plan = Plan::of(config);
         let control = config.control.as_ref().map(Control::open).transpose()?;
         let pcp = match &config.pcp {
             Some(config) => Some(Sockets::open(config).await?),
@@ -135,7 +134,7 @@ fn serve(file: PathBuf, config: Config) -> Result<(), DaemonError> {
         };
         let (device, mut installed) = setup::install(&plan).await?;
         let (queues, offloads) = (device.queues.len(), device.offloads);
-        let mut engines = ops::engine::build_all(&config, queues);
+        let mut engines = ops::engine::build_all(config, queues);
         saved::take_up(&plan, &mut engines);
         let mut running = match run::start(device, engines) {
             Ok(running) => running,
@@ -145,8 +144,11 @@ fn serve(file: PathBuf, config: Config) -> Result<(), DaemonError> {
             }
         };
         let jobs = running.jobs();
-        let _served = control.map(|control| control.serve(Arc::new(Service { jobs: jobs.clone() })));
+        let mut live = Live::new(file, chosen, plan, installed, jobs.clone());
         let pcp = pcp.zip(jobs.first().cloned()).map(|(sockets, jobs)| sockets.serve(jobs));
+        let (acts, mut asked) = mpsc::channel(16);
+        let _served = control.map(|control| control.serve(Arc::new(Service { acts, jobs })));
+        let Live { plan, installed, .. } = &live;
         print(&format!(
             "ready: {} `{}` on {}: {queues} queue(s), {offloads}, MTU {}, {} route(s)\n",
             plan.program.name(),
@@ -159,8 +161,7 @@ fn serve(file: PathBuf, config: Config) -> Result<(), DaemonError> {
             tracing::warn!("no `end-user-ipv6-prefix`: nothing is translated");
         }
         notify("READY=1");
-        let mut live = Live::new(file, config, plan, installed, jobs);
-        attend(&mut live, pcp.as_ref(), &mut signals, &mut running).await;
+        attend(&mut live, pcp.as_ref(), &mut signals, &mut asked, &mut running).await;
         notify("STOPPING=1");
         // The routes first: what comes after them would be lost in the TUN.
         live.installed.remove().await;
@@ -173,8 +174,16 @@ fn serve(file: PathBuf, config: Config) -> Result<(), DaemonError> {
 }
 
 /// Until a signal or a thread's end.
-async fn attend(live: &mut Live, pcp: Option<&Server>, signals: &mut Signals, running: &mut Running<Machine>) {
+async fn attend(
+    live: &mut Live,
+    pcp: Option<&Server>,
+    signals: &mut Signals,
+    asked: &mut mpsc::Receiver<Act>,
+    running: &mut Running<Machine>,
+) {
+    let mut held = Held::default();
     loop {
+        let returns_in = live.returns_in();
         tokio::select! {
             () = running.ended() => return,
             _ = signals.terminate.recv() => return,
@@ -186,6 +195,85 @@ async fn attend(live: &mut Live, pcp: Option<&Server>, signals: &mut Signals, ru
             _ = signals.report.recv() => {
                 let (engines, io) = running.counters();
                 print(&report::table(&live.plan.tun, &engines, &io));
+            }
+            Some(act) = asked.recv() => {
+                held.act(act, live).await;
+                pcp.inspect(|pcp| pcp.changed());
+            }
+            () = tokio::time::sleep(returns_in.unwrap_or_default()), if returns_in.is_some() => {
+                go_back(live).await;
+                pcp.inspect(|pcp| pcp.changed());
+            }
+        }
+    }
+}
+
+/// Nobody has confirmed what was pushed.
+async fn go_back(live: &mut Live) {
+    match live.go_back().await {
+        Ok(changed) => print(&format!("returned: {changed}; nobody confirmed it in time\n")),
+        Err(error) => {
+            tracing::error!("the former rule set cannot come back, and will be tried again: {error}");
+            live.try_again_later();
+        }
+    }
+}
+
+/// Rule sets that were checked and wait for their clients' commits.
+#[derive(Default)]
+struct Held {
+    candidates: HashMap<u64, Candidate>,
+    last: u64,
+}
+
+impl Held {
+    async fn act(&mut self, act: Act, live: &mut Live) {
+        // Nobody may wait for the answer any more: a change is made all the same, a check is forgotten.
+        match act {
+            Act::Prepare { reply, .. } if !self.candidates.is_empty() => {
+                let _ = reply.send(Err("another push is under way here".to_owned()));
+            }
+            Act::Prepare { text, offer, reply } => {
+                let result = live.prepare(text, &offer).await;
+                let answer = result.map_err(|error| error.to_string()).map(|(prepared, candidate)| {
+                    self.last += 1;
+                    self.candidates.insert(self.last, candidate);
+                    (prepared, self.last)
+                });
+                if reply.send(answer).is_err() {
+                    self.candidates.remove(&self.last);
+                }
+            }
+            Act::Abort(token) => drop(self.candidates.remove(&token)),
+            Act::Commit { token, reply } => {
+                let former = live.rules();
+                let result = match self.candidates.remove(&token) {
+                    Some(candidate) => live.commit(candidate).await.map_err(|error| error.to_string()),
+                    None => Err("what was checked is no longer held".to_owned()),
+                };
+                if let Ok(committed) = &result {
+                    let until = committed.confirm_until.as_ref();
+                    let until = until.map(|at| format!(", to be confirmed until {at}")).unwrap_or_default();
+                    print(&format!(
+                        "pushed: rule set version {} -> {}{until}\n",
+                        former.version, committed.version.version
+                    ));
+                }
+                let _ = reply.send(result.map(|committed| (committed, former)));
+            }
+            Act::Revert { rules, reply } => {
+                let result = live.return_to(&rules).await;
+                if let Ok(changed) = &result {
+                    print(&format!("returned: {changed}; the push failed elsewhere\n"));
+                }
+                let _ = reply.send(result.map(|_| live.version()).map_err(|error| error.to_string()));
+            }
+            Act::Confirm(reply) => {
+                let result = live.confirm();
+                if let Ok(version) = &result {
+                    print(&format!("confirmed: rule set version {}\n", version.version));
+                }
+                let _ = reply.send(result.map_err(|error| error.to_string()));
             }
         }
     }

@@ -10,6 +10,7 @@ pub mod live;
 pub mod netlink;
 pub mod pcp;
 pub mod plan;
+pub mod push;
 pub mod report;
 pub mod run;
 pub mod saved;

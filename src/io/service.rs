@@ -1,9 +1,13 @@
 //! What a running daemon can be asked, whoever asks.
 
+use tokio::sync::{mpsc, oneshot};
+
 use super::run::Jobs;
-use crate::ops::control::{Filter, Mapping, Ports};
+use crate::config::RuleSet;
+use crate::ops::control::{Filter, Mapping, Ports, Version};
 use crate::ops::engine::Machine;
 use crate::ops::mappings::{self, Place};
+use crate::ops::push::{Committed, Offer, Prepared};
 
 /// Flows listed between two bursts.
 const PAGE: usize = 256;
@@ -11,9 +15,45 @@ const PAGE: usize = 256;
 /// The engine's thread has ended.
 const ENDING: &str = "the daemon is ending";
 
+/// What changes the daemon: done one after another, by the thread that also attends to signals.
+pub enum Act {
+    /// Check a rule set, and hold it under a number.
+    Prepare {
+        /// YAML.
+        text: Vec<u8>,
+        /// What was said of it.
+        offer: Offer,
+        /// Where the answer goes.
+        reply: Reply<(Prepared, u64)>,
+    },
+    /// Put in force what is held; the answer has what was in force.
+    Commit {
+        /// Its number.
+        token: u64,
+        /// Where the answer goes.
+        reply: Reply<(Committed, RuleSet)>,
+    },
+    /// Forget what is held.
+    Abort(u64),
+    /// Put a set in force again.
+    Revert {
+        /// Which.
+        rules: Box<RuleSet>,
+        /// Where the answer goes: the version in force.
+        reply: Reply<Version>,
+    },
+    /// Keep what would go back by itself.
+    Confirm(Reply<Version>),
+}
+
+/// Where an answer goes; the error is for people.
+pub type Reply<T> = oneshot::Sender<Result<T, String>>;
+
 /// A running daemon as those see it who ask.
 #[derive(Clone)]
 pub struct Service {
+    /// What it is to do.
+    pub acts: mpsc::Sender<Act>,
     /// Ways to the engines, by queue.
     pub jobs: Vec<Jobs<Machine>>,
 }
@@ -31,6 +71,14 @@ impl Service {
     /// Ports and flows, by protocol.
     pub async fn ports(&self) -> Result<Vec<Ports>, String> {
         self.ask(|machine, _| mappings::ports(machine)).await?
+    }
+
+    /// Has something done, and waits for it.
+    pub async fn act<T>(&self, act: impl FnOnce(Reply<T>) -> Act) -> Result<T, String> {
+        let (reply, answer) = oneshot::channel();
+        let sent = self.acts.send(act(reply)).await;
+        sent.map_err(|_| ENDING.to_owned())?;
+        answer.await.unwrap_or_else(|_| Err(ENDING.to_owned()))
     }
 
     /// The answer of the first engine: a CE has no other.

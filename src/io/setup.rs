@@ -182,6 +182,14 @@ impl Installed {
         Ok(())
     }
 
+    /// What `widen` and `narrow` would do.
+    pub fn compare(&self, plan: &Plan) -> RouteCounts {
+        let wanted: &[Route] = if plan.install { &plan.routes } else { &[] };
+        let change = Change::between(&self.routes, wanted);
+        let (added, changed) = (change.added.len(), change.altered.len());
+        RouteCounts { added, removed: self.routes.len() + added - wanted.len(), changed }
+    }
+
     /// Adds the routes of a new plan, and changes those that it has otherwise, so that either plan's packets find their
     /// way; all or, at an error, none. The plans differ in their routes and MTUs alone.
     pub async fn widen(&mut self, plan: &Plan) -> Result<(), SetupError> {
@@ -257,6 +265,17 @@ impl Installed {
         self.remove().await;
         self.device_sysctls.restore();
     }
+}
+
+/// How many routes come, go, or get another MTU or source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RouteCounts {
+    /// New ones.
+    pub added: usize,
+    /// Those that go.
+    pub removed: usize,
+    /// Those that change.
+    pub changed: usize,
 }
 
 /// From one list of routes to another.

@@ -7,6 +7,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::push::Offer;
 use crate::napt::{Inside, Protocol, Remote};
 
 /// The version of the protocol. A daemon answers no other.
@@ -31,6 +32,24 @@ pub struct Request {
 pub enum Ask {
     /// The flows of a CE's NAPT, a row each.
     Mappings(Filter),
+    /// Check a rule set, whose text follows; held until this client commits it or goes.
+    Prepare(Offer),
+    /// Put in force what this client had checked.
+    Commit,
+    /// Put the former set in force again; only for the client that has just committed another.
+    Revert,
+    /// Keep the set that would go back by itself.
+    Confirm,
+}
+
+/// A rule set's version and date.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Version {
+    /// 0 where the set has none.
+    pub version: u64,
+    /// As written.
+    pub date: Option<String>,
 }
 
 impl Request {
@@ -39,8 +58,8 @@ impl Request {
         let Request { mapt, ask } = match serde_json::from_slice(line) {
             Ok(request) => request,
             // A later version may have other asks: then that is what is wrong.
-            Err(error) => match serde_json::from_slice::<Version>(line) {
-                Ok(Version { mapt }) if mapt != PROTOCOL => return Err(foreign(mapt)),
+            Err(error) => match serde_json::from_slice::<Spoken>(line) {
+                Ok(Spoken { mapt }) if mapt != PROTOCOL => return Err(foreign(mapt)),
                 _ => return Err(format!("no request: {error}")),
             },
         };
@@ -54,7 +73,7 @@ impl Request {
 }
 
 #[derive(Deserialize)]
-struct Version {
+struct Spoken {
     mapt: u32,
 }
 

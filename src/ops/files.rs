@@ -1,5 +1,5 @@
 //! Configuration and rule files, read from disk.
-use crate::config::{Config, ConfigError, Document, Findings, Loaded, MAX_TEXT, Role};
+use crate::config::{Config, ConfigError, Document, Findings, Loaded, MAX_TEXT, Role, RuleSet};
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
@@ -26,8 +26,18 @@ pub fn document(path: &Path) -> Result<Loaded<Document>, Findings> {
 
 /// A daemon's file, ready to run: the seed is drawn from the system.
 pub fn daemon(path: &Path) -> Result<Loaded<Config>, Findings> {
-    let text = text(path)?;
-    let mut loaded = Config::load(&text, path, &mut read)?;
+    daemon_of(&text(path)?, path, None)
+}
+
+/// A daemon's file by its text, with other rules than its own if some are given.
+pub fn daemon_of(text: &str, path: &Path, rules: Option<&RuleSet>) -> Result<Loaded<Config>, Findings> {
+    seeded(match rules {
+        Some(rules) => Config::load_with(text, path, rules)?,
+        None => Config::load(text, path, &mut read)?,
+    })
+}
+
+fn seeded(mut loaded: Loaded<Config>) -> Result<Loaded<Config>, Findings> {
     let drawn = draw_seed().map_err(|e| ConfigError::of_file("/dev/urandom", format!("no seed: {e}")))?;
     match &mut loaded.value.role {
         Role::Br(params) => params.seed = drawn,
@@ -36,7 +46,8 @@ pub fn daemon(path: &Path) -> Result<Loaded<Config>, Findings> {
     Ok(loaded)
 }
 
-fn text(path: &Path) -> Result<String, Findings> {
+/// The text of a daemon's file or a rule set.
+pub fn text(path: &Path) -> Result<String, Findings> {
     read(path).map_err(|e| ConfigError::of_file(&path.to_string_lossy(), format!("cannot read it: {e}")).into())
 }
 

@@ -22,9 +22,12 @@ const REQUIREMENTS: &[(&str, u32)] = &[
     ("R5382", 10),
     ("R5508", 11),
     ("R7857", 12),
+    // A server of PCP and NAT-PMP.
+    ("PCP", 37),
+    ("PMP", 12),
 ];
 /// The pages, in which an id stands once in all.
-const PAGES: &[&str] = &["7597", "7599", "7915", "6052", "6791", "nat", "pitfalls"];
+const PAGES: &[&str] = &["7597", "7599", "7915", "6052", "6791", "nat", "pcp", "pitfalls"];
 
 fn ids() -> Vec<String> {
     let requirements = REQUIREMENTS.iter().flat_map(|(family, last)| (1..=*last).map(move |n| format!("{family}-{n}")));

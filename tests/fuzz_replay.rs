@@ -14,11 +14,12 @@ use mapt::wire::VnetHdr;
 
 type Body = fn(&[u8]);
 
-const TARGETS: [(&str, Body); 6] = [
+const TARGETS: [(&str, Body); 7] = [
     ("wire", bodies::wire),
     ("ce", bodies::ce),
     ("br", bodies::br),
     ("pair", bodies::pair),
+    ("pcp", bodies::pcp),
     ("config", bodies::config),
     ("saved", bodies::saved),
 ];
@@ -72,6 +73,11 @@ fn pair() {
 }
 
 #[test]
+fn pcp() {
+    replay_corpus("pcp");
+}
+
+#[test]
 fn config() {
     replay_corpus("config");
 }
@@ -101,6 +107,7 @@ fn seeds_of(target: &str) -> Vec<(String, Vec<u8>)> {
         "ce" => ce_seeds(),
         "br" => br_seeds(),
         "pair" => pair_seeds(),
+        "pcp" => pcp_seeds(),
         "saved" => saved_seeds(),
         _ => config_seeds(),
     }
@@ -112,6 +119,66 @@ fn step(what: u8, data: &[u8]) -> Vec<u8> {
     step.extend((data.len() as u16).to_be_bytes());
     step.extend(data);
     step
+}
+
+/// Requests of `bodies/pcp.rs` by the figures of RFC 6887 and RFC 6886, each kind alone, and all after each other between
+/// flows, forwards and time.
+fn pcp_seeds() -> Vec<(String, Vec<u8>)> {
+    let mapped = |d: u8| [&[0; 10][..], &[0xff, 0xff, 192, 168, 1, d]].concat();
+    let head = |opcode: u8, lifetime: u8| [&[2, opcode, 0, 0, 0, 0, 2, lifetime][..], &mapped(10)].concat();
+    let body = |protocol: u8, inside: u8, port: u8| {
+        let ends = [protocol, 0, 0, 0, 0x13, 0x88 + inside, port, 0x34];
+        [&b"twelve octet"[..], &ends, &[0; 10], &[0xff, 0xff, 0, 0, 0, 0]].concat()
+    };
+    let map = |inside, port, options: &[u8]| [&head(1, 88)[..], &body(6, inside, port), options].concat();
+    let peer = |inside, to: u8| [&head(2, 88)[..], &body(17, inside, 0), &[1, 0xbb, 0, 0], &mapped(to)].concat();
+    let filter = [&[3, 0, 0, 20, 0, 24, 0, 0][..], &mapped(7)].concat();
+    let mut delete = map(0, 0, &[]);
+    delete[4..8].fill(0);
+    let mut all = delete.clone();
+    (all[36], all[40], all[41]) = (0, 0, 0);
+    let requests = [
+        ("map", map(0, 0x30, &[])),
+        ("map-other", map(1, 0x30, &[])),
+        ("map-prefer-failure", map(2, 0x40, &[2, 0, 0, 0])),
+        ("map-filter", map(3, 0, &filter)),
+        ("map-optional", map(3, 0, &[200, 0, 0, 2, 1, 2, 0, 0])),
+        ("map-unknown", map(3, 0, &[9, 0, 0, 0])),
+        ("map-third-party", map(3, 0, &[&[1, 0, 0, 16][..], &mapped(11)].concat())),
+        ("map-malformed-option", map(3, 0, &[3, 0, 0, 21, 0, 0, 0, 0])),
+        ("peer", peer(5, 2)),
+        ("peer-nobody", peer(6, 0)),
+        ("delete", delete),
+        ("delete-all", all),
+        ("announce", head(0, 0)),
+        ("opcode", head(5, 0)),
+        ("version", [&[1][..], &head(1, 0)[1..]].concat()),
+        ("short", vec![2, 1, 0]),
+        ("pmp-address", vec![0, 0]),
+        ("pmp-map", vec![0, 2, 0, 0, 0x13, 0x90, 0x50, 0x34, 0, 0, 0x1c, 0x20]),
+        ("pmp-delete", vec![0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
+        ("pmp-opcode", vec![0, 9]),
+    ];
+    let step = |what: u8, who: u8, data: &[u8]| [&[what, who, data.len() as u8][..], data].concat();
+    let others = [
+        step(4, 0, &[0, 8, 1, 9]),
+        step(5, 0, &[40]),
+        step(6, 0, &[0, 3, 0, 0, 7, 5]),
+        step(7, 0, &[]),
+        step(5, 0, &[250]),
+    ];
+    let mut together = Vec::new();
+    for (n, (_, request)) in requests.iter().enumerate() {
+        together.extend(step(0, 0, request));
+        together.extend(step(0, 1, request));
+        together.extend(&others[n % others.len()]);
+    }
+    let alone = requests.iter().map(|(name, request)| (name.to_string(), step(0, 0, request)));
+    let after = requests.iter().map(|(name, request)| {
+        let sequence = [step(0, 0, &requests[0].1), step(4, 0, &[0, 8]), step(0, 0, request), step(5, 0, &[200])];
+        (format!("after-{name}"), sequence.concat())
+    });
+    alone.chain(after).chain([("together".to_owned(), together)]).collect()
 }
 
 const ANSWER: u8 = 1;
@@ -632,4 +699,35 @@ fn saved_seeds() -> Vec<(String, Vec<u8>)> {
         seeds.push((name.into(), SAVED.replacen(from, to, 1)));
     }
     seeds.into_iter().map(|(name, text)| (name, text.into_bytes())).collect()
+}
+
+proptest::proptest! {
+    /// The seeds' requests of any hosts, in any order, with ports, lifetimes and octets changed.
+    #[test]
+    fn pcp_in_any_order(
+        steps in proptest::collection::vec(
+            (0u8..8, proptest::num::u8::ANY, 0usize..20, proptest::collection::vec((0usize..80, 0u8..8), 0..3)), 1..80,
+        ),
+    ) {
+        let alone = pcp_seeds();
+        let mut input = Vec::new();
+        for (what, who, which, changes) in steps {
+            let mut step = alone[which].1.clone();
+            (step[0], step[1]) = (what, who);
+            if let Some(last) = step.get_mut(26) {
+                *last = 10 + who % 4;
+            }
+            for (at, value) in changes {
+                if let Some(octet) = step.get_mut(3 + at) {
+                    *octet = value;
+                }
+            }
+            if what == 5 {
+                step.truncate(5);
+                step[2] = 2;
+            }
+            input.extend(step);
+        }
+        bodies::pcp(&input);
+    }
 }

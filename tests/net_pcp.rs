@@ -13,7 +13,8 @@ const HOST: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 2);
 
 fn world(name: &str) -> World {
     let mut world = World::new(name, &[SHARED], "2001:db8:ffff::/64", 1500);
-    world.ce_more = "pcp: {listen: [192.168.1.1], min-lifetime: 1}\n";
+    world.ce_more = "pcp: {listen: [192.168.1.1], min-lifetime: 1}\ncontrol: {socket: ce.sock}\n";
+    world.napt = ", forwards: [{protocol: tcp, external-port: 1232, internal-address: 192.168.1.2, internal-port: 22}]";
     world.start_br();
     world
 }
@@ -162,6 +163,23 @@ fn pcp_by_hand() {
     let port = u16::from_be_bytes([answer[42], answer[43]]);
     known.send_to(b"psst", (SHARED.ipv4, port)).unwrap();
     assert_eq!(received(&quiet).0, b"psst");
+
+    // What there is, for the operator.
+    let socket_file = world.files.path("ce.sock");
+    let arguments = format!("show mappings --json --from {}", socket_file.display());
+    let shown = world.server.output(env!("CARGO_BIN_EXE_mapt"), &arguments);
+    let shown: serde_json::Value = serde_json::from_slice(&shown.stdout).unwrap();
+    let rows: Vec<String> = (shown["mappings"].as_array().unwrap().iter())
+        .filter(|row| row["origin"] != "own")
+        .map(|row| format!("{} {} {} {}", row["protocol"], row["inside"], row["origin"], row["remote"]))
+        .map(|row| row.replace('"', ""))
+        .collect();
+    let expected = [
+        format!("udp {HOST}:5400 pcp {SERVER}:41001"),
+        format!("tcp {HOST}:22 static null"),
+        format!("udp {HOST}:5353 pcp null"),
+    ];
+    assert_eq!(rows, expected);
 
     // Until its time is over.
     let (short, service) = (ask(&request(2, 5500, None)), socket(host, 5500));

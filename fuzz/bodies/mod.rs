@@ -6,11 +6,13 @@ mod config;
 mod engine;
 pub mod oracle;
 mod pair;
+mod pcp;
 mod saved;
 mod wire;
 
 pub use config::config;
 pub use engine::{br, ce};
 pub use pair::pair;
+pub use pcp::pcp;
 pub use saved::saved;
 pub use wire::wire;

@@ -24,6 +24,8 @@ pub struct FlowView<K> {
     pub remote: Option<Remote>,
     /// Whether the outside port serves flows of other endpoints too (RFC 7857 §3).
     pub shared: bool,
+    /// Whether a host has asked to keep it (PEER, RFC 6887 §12).
+    pub peer: bool,
     /// How far it is.
     pub state: FlowState,
     /// Since its idle time began.
@@ -112,6 +114,7 @@ impl<K: InsideKey> Napt<K> {
             outside: Outside { addr: self.addr, port },
             remote: (flow.remote != Remote::ANYBODY).then_some(flow.remote),
             shared: table.index(flow).is_some_and(|index| table.ports.used(index) == Use::Shared),
+            peer: table.flows.is_held(flow),
             state: FlowState::of(table.protocol, flow.tcp),
             idle: Tick::reached(now).from(table.flows.since(flow)),
             expires_in: self

@@ -1,24 +1,32 @@
 //! The mappings of a CE's NAPT, for whoever asks.
 
-use std::net::SocketAddrV4;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
 use super::control::{Filter, Mapping, Origin, Ports};
 use super::engine::Machine;
 use super::text;
-use crate::napt::{FlowView, Inside, Napt, Protocol};
+use crate::napt::{self, FlowView, Inside, Napt, Protocol};
 
 /// In the order in which they are listed.
 const PROTOCOLS: [Protocol; 3] = [Protocol::Tcp, Protocol::Udp, Protocol::Icmp];
 
-/// Where a listing stands.
+/// A row of the listing as the engine knows it.
+pub enum Entry {
+    /// A flow.
+    Flow(FlowView<Inside>),
+    /// A port that is set, of this address.
+    Port(Ipv4Addr, napt::Mapping),
+}
+
+/// Where a listing stands: flows by protocol, then ports that are set.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Place {
     protocol: usize,
     slot: u32,
 }
 
-/// The next flows from a place on, and where to go on. Looks at `most` of them: bounded work on the engine's thread.
+/// The next rows from a place on, and where to go on. Looks at `most` of them: bounded work on the engine's thread.
 /// The error says why there are none at all.
 pub fn page(
     machine: &Machine,
@@ -26,9 +34,15 @@ pub fn page(
     from: Place,
     most: usize,
     now: Duration,
-) -> Result<(Vec<FlowView<Inside>>, Option<Place>), String> {
+) -> Result<(Vec<Entry>, Option<Place>), String> {
     let napt = napt(machine)?;
-    let Some(&protocol) = PROTOCOLS.get(from.protocol) else { return Ok((Vec::new(), None)) };
+    let Some(&protocol) = PROTOCOLS.get(from.protocol) else {
+        let ports = napt.explicit(now).filter(|mapping| mapping.remote.is_none());
+        let some: Vec<_> = ports.skip(from.slot as usize).take(most).collect();
+        let next = (some.len() == most).then(|| Place { slot: from.slot + most as u32, ..from });
+        let wanted = some.into_iter().filter(|m| filter.admits(m.protocol, m.inside, m.port, None));
+        return Ok((wanted.map(|mapping| Entry::Port(napt.addr(), mapping)).collect(), next));
+    };
     let after = Place { protocol: from.protocol + 1, slot: 0 };
     if filter.protocol.is_some_and(|wanted| Protocol::from(wanted) != protocol) {
         return Ok((Vec::new(), Some(after)));
@@ -36,7 +50,7 @@ pub fn page(
     let mut flows = Vec::new();
     let next = napt.page(protocol, from.slot, most, now, &mut |flow| {
         if filter.admits(flow.protocol, flow.inside, flow.outside.port, flow.remote) {
-            flows.push(flow);
+            flows.push(Entry::Flow(flow));
         }
     });
     Ok((flows, Some(next.map_or(after, |slot| Place { slot, ..from }))))
@@ -68,10 +82,36 @@ impl From<FlowView<Inside>> for Mapping {
             inside: SocketAddrV4::new(flow.inside.addr, flow.inside.port),
             outside: SocketAddrV4::new(flow.outside.addr, flow.outside.port),
             remote: flow.remote.map(|remote| SocketAddrV4::new(remote.addr, remote.port)),
-            origin: if flow.shared { Origin::Shared } else { Origin::Own },
+            origin: match (flow.peer, flow.shared) {
+                (true, _) => Origin::Pcp,
+                (_, true) => Origin::Shared,
+                (_, false) => Origin::Own,
+            },
             state: Some(flow.state.name().to_owned()),
             idle: Some(seconds(flow.idle)),
             expires_in: Some(seconds(flow.expires_in)),
+        }
+    }
+}
+
+impl From<Entry> for Mapping {
+    fn from(entry: Entry) -> Mapping {
+        match entry {
+            Entry::Flow(flow) => flow.into(),
+            Entry::Port(addr, mapping) => Mapping {
+                protocol: mapping.protocol.into(),
+                inside: SocketAddrV4::new(mapping.inside.addr, mapping.inside.port),
+                outside: SocketAddrV4::new(addr, mapping.port),
+                remote: None,
+                origin: match mapping.origin {
+                    napt::Origin::Static => Origin::Static,
+                    napt::Origin::Pcp(_) => Origin::Pcp,
+                    napt::Origin::NatPmp => Origin::NatPmp,
+                },
+                state: None,
+                idle: None,
+                expires_in: mapping.remaining.map(seconds),
+            },
         }
     }
 }

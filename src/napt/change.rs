@@ -2,10 +2,12 @@
 use std::time::Duration;
 
 use super::clock::Tick;
+use super::events::{EventKind, Why};
 use super::flow::{Flow, Idle, Was};
-use super::ports::Use;
+use super::ports::{Ports, Use};
 use super::table::Table;
 use super::{InsideKey, Napt};
+use crate::map::port_set::PortSet;
 
 /// What became of the flows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -57,6 +59,12 @@ impl<K: InsideKey> Napt<K> {
             replaced.purged += old.live(now) - kept;
         }
         next.take_over_peers(self, asked);
+        for (old, new) in self.tables.iter_mut().zip(&mut next.tables) {
+            old.log.now = now;
+            old.note_change(new, same_address);
+            std::mem::swap(&mut old.log, &mut new.log);
+            new.log.move_to(next.addr);
+        }
         std::mem::swap(self, next);
         std::mem::swap(&mut self.draws, &mut next.draws);
         replaced
@@ -118,6 +126,40 @@ impl<K: InsideKey> Table<K> {
             }
         }
         kept
+    }
+
+    /// Notes what of this table did not come along to `new`, and what is set there alone.
+    fn note_change(&mut self, new: &Table<K>, same_address: bool) {
+        if !self.log.is_on() {
+            return;
+        }
+        let Table { ports, flows, log, .. } = self;
+        let owner = |ports: &Ports<K>, port| match ports.index(port).map(|index| ports.used(index)) {
+            Some(Use::Own(inside)) => Some(inside),
+            _ => None,
+        };
+        let all = |set: PortSet| (0..set.count()).filter_map(move |n| set.nth(n));
+        for port in all(ports.set()) {
+            if let Some(inside) = owner(ports, port)
+                && (!same_address || owner(&new.ports, port) != Some(inside))
+            {
+                log.push(EventKind::Ended(Why::Purged), inside, port, None);
+            }
+        }
+        for (_, flow) in flows.all().filter(|(_, flow)| owner(ports, flow.port).is_none()) {
+            let there = new.flows.at_port(flow.port, flow.remote);
+            if !same_address || there.is_none_or(|(_, other)| other.inside != flow.inside) {
+                log.push(EventKind::Ended(Why::Purged), flow.inside, flow.port, Some(flow.remote));
+            }
+        }
+        log.move_to(new.log.addr());
+        for port in all(new.ports.set()) {
+            if let Some(inside) = owner(&new.ports, port)
+                && (!same_address || owner(ports, port) != Some(inside))
+            {
+                log.push(EventKind::Made, inside, port, None);
+            }
+        }
     }
 
     fn was(&self, flow: &Flow<K>) -> Was<K> {

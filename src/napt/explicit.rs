@@ -7,6 +7,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use super::clock::{Tick, Ticks};
+use super::events::Why;
 use super::flow::Id;
 use super::ports::Use;
 use super::{Inside, InsideKey, Napt, Protocol, Remote};
@@ -213,7 +214,8 @@ impl<K: InsideKey> Napt<K> {
     /// whoever has it, and ends the flows there. An endpoint that has another port keeps it for the flows on it; new
     /// ones leave by the forward's, and what the endpoint asked for by PCP is gone. Takes time in proportion to the
     /// flows; not for the packet path.
-    pub fn set_forwards(&mut self, forwards: &[Forward<K>], _now: Duration) -> Changed {
+    pub fn set_forwards(&mut self, forwards: &[Forward<K>], now: Duration) -> Changed {
+        self.look_at_the_clock(now);
         let mut changed = Changed::default();
         let mut wanted = BTreeMap::<(Protocol, u16), K>::new();
         for forward in forwards {
@@ -234,7 +236,7 @@ impl<K: InsideKey> Napt<K> {
         let gone: Vec<_> = self.explicit.maps.iter().filter(|at| gone(*at)).map(|(at, _)| *at).collect();
         for (protocol, port) in gone {
             let old = self.explicit.remove_map(protocol, port);
-            self.tables[protocol as usize].unpin(port);
+            self.tables[protocol as usize].unpin(port, Why::Purged);
             let is_static = old.is_some_and(|map| map.origin == Origin::Static);
             changed.removed += usize::from(is_static);
             self.explicit.losses += u64::from(!is_static);
@@ -249,7 +251,7 @@ impl<K: InsideKey> Napt<K> {
             let ended: Vec<_> = table.flows.all().filter(|(_, f)| ends(f.port, f.inside)).map(|(id, _)| id).collect();
             changed.purged += ended.len();
             for id in ended {
-                table.end(id);
+                table.end(id, Why::Purged);
                 self.explicit.losses += u64::from(self.explicit.remove_peer(protocol, id).is_some());
             }
         }
@@ -351,6 +353,7 @@ impl<K: InsideKey> Napt<K> {
 
     /// Ends mappings that have expired, at most `budget`; how many it ended. Their flows go on for their idle times.
     pub(super) fn expire(&mut self, now: Duration, budget: usize) -> usize {
+        self.look_at_the_clock(now);
         let mut ended = 0;
         while ended < budget
             && let Some(&(at, name)) = self.explicit.deadlines.first()
@@ -359,7 +362,7 @@ impl<K: InsideKey> Napt<K> {
             match name {
                 Name::Map(protocol, port) => {
                     self.explicit.remove_map(protocol, port);
-                    self.tables[protocol as usize].unpin(port);
+                    self.tables[protocol as usize].unpin(port, Why::Expired);
                 }
                 Name::Peer(protocol, id) => {
                     if let Some(peer) = self.explicit.remove_peer(protocol, id) {
@@ -379,7 +382,7 @@ impl<K: InsideKey> Napt<K> {
             (flow.port, flow.inside, flow.remote) == (peer.port, peer.inside, peer.remote) && table.flows.is_held(flow)
         };
         if table.flows.get(id).is_some_and(same) && !table.flows.release(id, Tick::starting(now)) {
-            table.end(id);
+            table.end(id, Why::Expired);
         }
     }
 }

@@ -7,6 +7,7 @@
 
 mod change;
 mod clock;
+mod events;
 mod explicit;
 mod flow;
 mod keyed;
@@ -34,6 +35,7 @@ use scarcity::Choice;
 use table::{Settings, Table};
 
 pub use change::Replaced;
+pub use events::{Event, EventKind, Why};
 pub use explicit::{Allowed, Changed, Forward, Mapping, Nonce, Origin};
 pub use list::{FlowState, FlowView};
 pub use params::{Filter, Filtering, NaptParams, Sharing, Timers};
@@ -180,6 +182,7 @@ impl<K: InsideKey> Napt<K> {
         let filter = if ports.params().k() > 0 { Filter::AddressDependent } else { Filter::EndpointIndependent };
         let threshold = (sharing.threshold > 0).then_some(sharing.threshold);
         let table = |protocol, idle: [Duration; 3]| Settings {
+            addr,
             protocol,
             ports,
             idle: idle.map(Ticks::of),

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::clock::Tick;
+use super::events::Why;
 use super::explicit::{Allowed, Map, Origin, Peer, deadline};
 use super::flow::Id;
 use super::pool::{Class, PortIndex};
@@ -69,6 +70,7 @@ impl<K: InsideKey> Napt<K> {
     /// A port of its own for an inside endpoint, for a while (RFC 6887 §11.3). The port that it has stays its port. A new
     /// one is free by now: nobody loses one for it, and hosts together have at most half of a protocol's ports.
     pub fn map(&mut self, want: &Want<K>, now: Duration) -> Result<Granted, Denied> {
+        self.look_at_the_clock(now);
         let Want { protocol, inside, .. } = *want;
         let table = self.table(protocol);
         let own = table.ports.of_inside(&inside).and_then(|index| table.ports.port(index));
@@ -120,7 +122,7 @@ impl<K: InsideKey> Napt<K> {
         }
         check_owner(old.origin, origin)?;
         self.explicit.remove_map(protocol, port);
-        self.tables[protocol as usize].unpin(port);
+        self.tables[protocol as usize].unpin(port, Why::Expired);
         Ok(())
     }
 
@@ -134,7 +136,7 @@ impl<K: InsideKey> Napt<K> {
         let all: Vec<_> = self.explicit.maps.iter().filter(is_its).map(|(at, _)| *at).collect();
         for (protocol, port) in all {
             self.explicit.remove_map(protocol, port);
-            self.tables[protocol as usize].unpin(port);
+            self.tables[protocol as usize].unpin(port, Why::Expired);
         }
     }
 

@@ -1,7 +1,10 @@
 //! One protocol: its flows, and the ports on which they stand.
 //!
 //! A whole address costs 1.5 MB a protocol beside its flows, a set of 252 ports 6 KB.
+use std::net::Ipv4Addr;
+
 use super::clock::{Tick, Ticks};
+use super::events::{EventKind, Log, Why};
 use super::flow::{Flow, Flows, IDLES, Id, Was};
 use super::params::Filter;
 use super::permits::Permits;
@@ -14,6 +17,7 @@ use crate::map::port_set::PortSet;
 
 /// What a table is told.
 pub(super) struct Settings {
+    pub(super) addr: Ipv4Addr,
     pub(super) protocol: Protocol,
     pub(super) ports: PortSet,
     /// By `Idle`.
@@ -35,6 +39,7 @@ pub(super) struct Table<K> {
     pub(super) sharing: Vec<u16>,
     pub(super) filter: Filter,
     permits: Permits,
+    pub(super) log: Log<K>,
     /// Counts insertions and endings: a choice holds until the next one.
     version: u64,
 }
@@ -52,6 +57,7 @@ impl<K: InsideKey> Table<K> {
             sharing: of.sharing,
             filter: of.filter,
             permits: Permits::new(permits, of.seed),
+            log: Log::new(of.addr, of.protocol),
             version: 0,
         }
     }
@@ -90,9 +96,11 @@ impl<K: InsideKey> Table<K> {
         if choice.version != self.version {
             return None;
         }
+        self.log.now = since;
         if let Some(victim) = choice.victim {
-            self.end(victim);
+            self.end(victim, Why::GaveWay);
         }
+        let was_free = self.ports.used(choice.index) == Use::Free;
         let used = if choice.shared { Use::Shared } else { Use::Own(inside) };
         let port = self.ports.port(choice.index)?;
         if !self.ports.add_flow(choice.index, used) {
@@ -104,6 +112,9 @@ impl<K: InsideKey> Table<K> {
         };
         self.permits.add(port, remote.addr);
         self.version += 1;
+        if self.log.is_on() && (choice.shared || was_free) {
+            self.log.push(EventKind::Made, inside, port, choice.shared.then_some(remote));
+        }
         Some(id)
     }
 
@@ -175,10 +186,11 @@ impl<K: InsideKey> Table<K> {
     /// Ends flows that have expired, at most `budget`; how many it ended.
     pub(super) fn sweep(&mut self, now: Tick, budget: usize) -> usize {
         let mut ended = 0;
+        self.log.now = now;
         while ended < budget
             && let Some((id, _)) = self.flows.next_expired(now)
         {
-            self.end(id);
+            self.end(id, Why::Expired);
             ended += 1;
         }
         ended
@@ -187,26 +199,52 @@ impl<K: InsideKey> Table<K> {
     /// Makes a port an inside endpoint's whatever flows there are; `false`, and nothing changed, where flows of others
     /// are on it.
     pub(super) fn pin(&mut self, port: u16, inside: K) -> bool {
-        let pinned = self.ports.index(port).is_some_and(|index| self.ports.pin(index, inside));
+        let Some(index) = self.ports.index(port) else { return false };
+        let was_free = self.ports.used(index) == Use::Free;
+        let pinned = self.ports.pin(index, inside);
         self.version += u64::from(pinned);
+        if pinned && was_free {
+            self.log.push(EventKind::Made, inside, port, None);
+        }
         pinned
     }
 
     /// The inverse: the last flow frees the port.
-    pub(super) fn unpin(&mut self, port: u16) {
+    pub(super) fn unpin(&mut self, port: u16, why: Why) {
         if let Some(index) = self.ports.index(port) {
+            let used = self.ports.used(index);
             self.ports.unpin(index);
             self.version += 1;
+            self.note_end(index, used, port, None, why);
         }
     }
 
-    pub(super) fn end(&mut self, id: Id) {
+    pub(super) fn end(&mut self, id: Id, why: Why) {
+        let inside = self.flows.get(id).map(|flow| flow.inside);
         let (port, remote) = self.flows.remove(id);
         self.permits.remove(port, remote.addr);
         if let Some(index) = self.ports.index(port) {
+            let used = self.ports.used(index);
             self.ports.remove_flow(index);
+            self.note_end(index, used, port, inside.map(|inside| (inside, remote)), why);
         }
         self.version += 1;
+    }
+
+    /// A flow less on a port that was used so.
+    fn note_end(&mut self, index: PortIndex, used: Use<K>, port: u16, flow: Option<(K, Remote)>, why: Why) {
+        if !self.log.is_on() {
+            return;
+        }
+        match (used, flow) {
+            (Use::Shared, Some((inside, remote))) => {
+                self.log.push(EventKind::Ended(why), inside, port, Some(remote));
+            }
+            (Use::Own(inside), _) if self.ports.used(index) == Use::Free => {
+                self.log.push(EventKind::Ended(why), inside, port, None);
+            }
+            _ => {}
+        }
     }
 
     /// Keeps a flow whatever its idle time; one that is over begins anew.

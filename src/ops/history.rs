@@ -61,7 +61,7 @@ impl Entry {
         let (at, origin) = path.file_name()?.to_str()?.strip_suffix(".yaml")?.split_once('-')?;
         // `20261123T044154.123Z` as RFC 3339 has it.
         let part = |from: usize, to: usize| at.get(from..to);
-        let (date, time) = (format!("{}-{}-{}", part(0, 4)?, part(4, 6)?, part(6, 8)?), part(8, 20)?);
+        let (date, time) = (format!("{}-{}-{}", part(0, 4)?, part(4, 6)?, part(6, 8)?), at.get(8..)?);
         let time = format!("{}:{}:{}", time.get(0..3)?, time.get(3..5)?, time.get(5..)?);
         Some(Entry { at: format!("{date}{time}").parse().ok()?, origin: origin.parse().ok()?, path })
     }

@@ -19,3 +19,4 @@ pub mod show;
 pub mod text;
 pub mod translate;
 pub mod whois;
+pub mod whowas;

@@ -85,7 +85,7 @@ pub fn run(file: &Path, target: Target, json: bool) -> Output {
 }
 
 fn by_ipv4(table: &RuleTable, addr: Ipv4Addr, port: Option<u16>) -> Result<Owner, String> {
-    let (id, map_address) = table.by_ipv4(addr, port).map_err(|why| unmapped(table, addr, port, why))?;
+    let (id, map_address) = table.by_ipv4(addr, port).map_err(|why| nobody_by_ipv4(table, addr, port, why))?;
     let prefix = Ipv6Prefix::truncating(map_address.ipv6(), table.rules()[id.0 as usize].end_user_prefix_len());
     let customer = customer(table, prefix)?;
     Ok(Owner { prefix, customer, ipv4: addr, map_address })
@@ -103,16 +103,21 @@ fn by_ipv6(table: &RuleTable, addr: Ipv6Addr) -> Result<Owner, String> {
         }
         return Ok(Owner { prefix, customer, ipv4: customer.ipv4.addr(), map_address: customer.map_address });
     }
+    Err(nobody_by_ipv6(table, addr))
+}
+
+/// Why nobody has this IPv6 address.
+pub(super) fn nobody_by_ipv6(table: &RuleTable, addr: Ipv6Addr) -> String {
     if let Some((dmr, outside)) = table.by_dmr(addr) {
-        return Err(format!(
+        return format!(
             "{addr} belongs to no customer: it lies in the DMR {} and stands for {outside} in the IPv4 Internet (RFC 7599 §5.1)",
             dmr.prefix()
-        ));
+        );
     }
     let nearest = nearest_ipv6(table, addr)
         .first()
         .map(|rule| format!("; the nearest is {} of `{}`", rule.spec().rule_ipv6_prefix, rule.spec().name));
-    Err(format!("{addr} belongs to no customer: no Rule IPv6 prefix covers it{}", nearest.unwrap_or_default()))
+    format!("{addr} belongs to no customer: no Rule IPv6 prefix covers it{}", nearest.unwrap_or_default())
 }
 
 /// The two rules whose IPv6 prefixes have the most bits in common with an address, the nearest first.
@@ -143,7 +148,7 @@ fn customer(table: &RuleTable, prefix: Ipv6Prefix) -> Result<Customer, String> {
 }
 
 /// Why nobody has this address and port.
-fn unmapped(table: &RuleTable, addr: Ipv4Addr, port: Option<u16>, why: Unmapped) -> String {
+pub(super) fn nobody_by_ipv4(table: &RuleTable, addr: Ipv4Addr, port: Option<u16>, why: Unmapped) -> String {
     let covering = |rule: &&Rule| rule.spec().rule_ipv4_prefix.contains(addr);
     let longest = table.rules().iter().filter(covering).map(|rule| rule.spec().rule_ipv4_prefix.prefix_len()).max();
     let rules: Vec<&Rule> = (table.rules().iter().filter(covering))

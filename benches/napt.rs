@@ -33,9 +33,18 @@ fn set_4032() -> PortSet {
     PortParams::new(6, 4).unwrap().port_set(Psid(3)).unwrap()
 }
 
+/// Octets of memory that this process has touched.
+fn rss() -> i64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<i64>().unwrap() * 1024
+}
+
 /// A NAPT with `count` established TCP flows, its endpoints in random order.
 fn filled(count: usize, ports: PortSet) -> (Napt<Inside>, Vec<(Inside, Outside, Remote)>) {
-    let params = NaptParams { max_flows: 1_048_576, ..NaptParams::default() };
+    // The default, or as many as fit.
+    let max_flows = count.next_power_of_two().max(131_072) as u32;
+    let params = NaptParams { max_flows, ..NaptParams::default() };
     let mut napt = Napt::new(ADDR, ports, &params, 99);
     let mut flows = Vec::new();
     for n in 0..count {
@@ -67,7 +76,10 @@ fn existing(c: &mut Criterion) {
         ("10000-on-252-ports", 10_000, set_252()),
     ];
     for (name, count, ports) in cases {
+        let before = rss();
         let (mut napt, flows) = filled(count, ports);
+        let own = (rss() - before) as f64 - std::mem::size_of_val(&flows[..]) as f64;
+        println!("napt/memory/{name}: {:.0} octets a flow", own / count as f64);
         let mut now = START;
         let mut at = 0;
         group.bench_function(format!("outbound/{name}"), |b| {

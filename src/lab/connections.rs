@@ -4,7 +4,6 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use nix::sys::socket::{Backlog, listen, setsockopt, sockopt};
@@ -40,7 +39,9 @@ pub struct Connections {
 
 #[derive(Default)]
 struct Tally {
+    /// For the client; the server goes on until the last connection has its answer.
     done: AtomicBool,
+    ended: AtomicBool,
     counting: AtomicBool,
     good: AtomicU64,
     failed: AtomicU64,
@@ -58,15 +59,12 @@ pub fn measure(client: &Netns, server: &Netns, any: IpAddr, length: Duration) ->
     setsockopt(&listener, sockopt::ReceiveTimeout, &TimeVal::milliseconds(200)).map_err(errno)?;
     let listener = Arc::new(listener);
     let tally = Arc::new(Tally::default());
-    let mut threads: Vec<JoinHandle<io::Result<()>>> = Vec::new();
+    let (mut clients, mut servers) = (Vec::new(), Vec::new());
     for thread in 0..THREADS {
         let (ours, listener) = (tally.clone(), listener.clone());
-        threads.push(std::thread::spawn(move || {
-            serve(&listener, &ours);
-            Ok(())
-        }));
+        servers.push(std::thread::spawn(move || serve(&listener, &ours)));
         let ours = tally.clone();
-        threads.push(client.spawn(move || ask(thread, &ours))?);
+        clients.push(client.spawn(move || ask(thread, &ours))?);
     }
     std::thread::sleep(Duration::from_secs(1));
     tally.counting.store(true, Ordering::SeqCst);
@@ -75,11 +73,15 @@ pub fn measure(client: &Netns, server: &Netns, any: IpAddr, length: Duration) ->
     let (good, bad) = (tally.good.load(Ordering::SeqCst), tally.failed.load(Ordering::SeqCst));
     let seconds = start.elapsed().as_secs_f64();
     tally.done.store(true, Ordering::SeqCst);
-    for thread in threads {
+    for thread in clients {
         match thread.join() {
             Ok(result) => result.map_err(failed)?,
             Err(panic) => std::panic::resume_unwind(panic),
         }
+    }
+    tally.ended.store(true, Ordering::SeqCst);
+    for thread in servers {
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
     }
     let mut micros = std::mem::take(&mut *tally.micros.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
     micros.sort_unstable();
@@ -125,7 +127,7 @@ fn one(to: SocketAddrV4, mark: u8) -> io::Result<()> {
 }
 
 fn serve(listener: &TcpListener, tally: &Tally) {
-    while !tally.done.load(Ordering::Relaxed) {
+    while !tally.ended.load(Ordering::Relaxed) {
         if let Ok((stream, _)) = listener.accept() {
             // What went wrong, the client counts.
             let _ = answer(stream);

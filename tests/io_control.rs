@@ -287,6 +287,65 @@ fn another_prefix_purges_what_no_longer_fits_and_bad_files_change_nothing() {
 }
 
 #[test]
+fn what_happens_is_followed_and_logged() {
+    if !ready(&["ip", "ping"]) {
+        return;
+    }
+    let (mut world, socket) = world("follow");
+    let config = std::fs::read_to_string(world.files.path("ce1.yaml")).unwrap();
+    world.files.write("ce1.yaml", &config.replace("napt: {", "napt: {log-mappings: true, sharing: {udp: [5008]}, "));
+    let log = with_log(&mut world);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mapt"));
+    command.args(["show", "mappings", "--follow", "--json", "--protocol", "udp", "--from"]).arg(&socket);
+    let mut child = command.stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let (tell, told) = std::sync::mpsc::channel::<Value>();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let reader = std::thread::spawn(move || {
+        for line in lines.map_while(Result::ok) {
+            let _ = tell.send(serde_json::from_str(&line).unwrap());
+        }
+    });
+    // Until the first event comes nobody knows that it listens.
+    let mut from = 41_000;
+    let mut first = None;
+    wait_for("an event", || {
+        from += 1;
+        exchange(&world, from, 5007);
+        first = told.recv_timeout(Duration::from_millis(300)).ok();
+        first.is_some()
+    });
+    let first = first.unwrap();
+    assert_eq!((first["event"].as_str(), first["remote"].clone()), (Some("made"), Value::Null), "{first}");
+    while told.recv_timeout(Duration::from_millis(300)).is_ok() {}
+    run(world.host(SHARED), "ping", &format!("-c 1 -W 10 {SERVER}"));
+    let (_, _, seen) = exchange(&world, 42_000, 5007);
+    let event = told.recv_timeout(Duration::from_secs(10)).unwrap();
+    assert_eq!(
+        (&event["inside"], &event["outside"]),
+        (&"192.168.1.2:42000".into(), &seen.to_string().into()),
+        "no ping"
+    );
+    // On a shared port the flow is what counts.
+    exchange(&world, 42_001, 5008);
+    let event = told.recv_timeout(Duration::from_secs(10)).unwrap();
+    assert_eq!((&event["inside"], &event["remote"]), (&"192.168.1.2:42001".into(), &"198.51.100.2:5008".into()));
+    // Another prefix ends them all.
+    let text = std::fs::read_to_string(world.files.path("ce1.yaml")).unwrap();
+    world.files.write("ce1.yaml", &text.replace("2001:db8:12:3400::/56", "2001:db8:13:3500::/56"));
+    world.sites[0].daemon.as_ref().unwrap().signal(Signal::SIGHUP);
+    let event = told.recv_timeout(Duration::from_secs(10)).unwrap();
+    assert_eq!((event["event"].as_str(), event["why"].as_str()), (Some("ended"), Some("purged")), "{event}");
+    let logged = || std::fs::read_to_string(&log).unwrap();
+    wait_for("the log", || logged().contains("ended udp  192.168.1.2:42001 as 192.0.2.18:"));
+    assert!(logged().contains(&format!("made  udp  192.168.1.2:42000 as {seen}")) && logged().contains("made  icmp"));
+
+    // It goes with the daemon, and says so.
+    world.sites[0].daemon.as_ref().unwrap().signal(Signal::SIGTERM);
+    reader.join().unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(1));
+}
+
+#[test]
 fn a_br_takes_new_rules_and_new_limits_of_their_routes() {
     if !privileged() {
         return;

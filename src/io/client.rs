@@ -11,7 +11,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use serde::de::DeserializeOwned;
 
-use crate::ops::control::{Answer, Ask, Filter, Mapping, Ports, Request};
+use crate::ops::control::{Answer, Ask, Event, Filter, Mapping, Ports, Request};
 use crate::ops::mappings;
 
 /// How long a daemon may be silent.
@@ -46,6 +46,9 @@ struct MappingsArgs {
     from: From,
     #[command(flatten)]
     filter: Filter,
+    /// Show what is made and what ends, until Ctrl-C
+    #[arg(long)]
+    follow: bool,
 }
 
 /// Why there is no answer.
@@ -146,6 +149,7 @@ pub struct Connection {
     target: String,
     reader: Box<dyn BufRead + Send>,
     writer: Box<dyn Write + Send>,
+    socket: Option<UnixStream>,
     ssh: Option<Child>,
 }
 
@@ -169,10 +173,10 @@ impl Connection {
                     let stream = UnixStream::connect(path)?;
                     stream.set_read_timeout(Some(PATIENCE))?;
                     stream.set_write_timeout(Some(PATIENCE))?;
-                    Ok((Box::new(BufReader::new(stream.try_clone()?)), Box::new(stream)))
+                    Ok((Box::new(BufReader::new(stream.try_clone()?)), Box::new(stream.try_clone()?), stream))
                 };
-                let (reader, writer) = open().map_err(failed)?;
-                Ok(Connection { target: name, reader, writer, ssh: None })
+                let (reader, writer, socket) = open().map_err(failed)?;
+                Ok(Connection { target: name, reader, writer, socket: Some(socket), ssh: None })
             }
             Target::Ssh { host, port, socket } => {
                 let program = std::env::var_os("MAPT_SSH").unwrap_or_else(|| "ssh".into());
@@ -184,9 +188,14 @@ impl Connection {
                 let pipes = ssh.stdout.take().zip(ssh.stdin.take());
                 let (reader, writer) = pipes.ok_or_else(|| failed(io::ErrorKind::BrokenPipe.into()))?;
                 let (reader, writer) = (Box::new(BufReader::new(reader)), Box::new(writer));
-                Ok(Connection { target: name, reader, writer, ssh: Some(ssh) })
+                Ok(Connection { target: name, reader, writer, socket: None, ssh: Some(ssh) })
             }
         }
+    }
+
+    /// Waits as long as it takes.
+    fn be_patient(&self) -> io::Result<()> {
+        self.socket.as_ref().map_or(Ok(()), |socket| socket.set_read_timeout(None))
     }
 
     fn broken(&self, reason: impl ToString) -> ClientError {
@@ -289,7 +298,18 @@ pub fn show(args: &ShowArgs) -> ExitCode {
 }
 
 fn show_mappings(args: &MappingsArgs, out: &mut impl Write) -> Result<(), ClientError> {
-    let MappingsArgs { from: From { from, json }, filter } = args;
+    let MappingsArgs { from: From { from, json }, filter, follow } = args;
+    if *follow {
+        let mut connection = Connection::open(from)?;
+        connection.be_patient().map_err(ClientError::Write)?;
+        return connection.ask(Ask::Events(filter.clone()), &[], |event: Event| {
+            match json {
+                true => write_json(out, &event)?,
+                false => writeln!(out, "{}", event.in_words())?,
+            }
+            out.flush()
+        });
+    }
     let begin = if *json { "{\"mappings\":[".to_owned() } else { mappings::head() };
     out.write_all(begin.as_bytes()).map_err(ClientError::Write)?;
     let mut first = true;
@@ -308,6 +328,11 @@ fn show_mappings(args: &MappingsArgs, out: &mut impl Write) -> Result<(), Client
         false => mappings::sums(&ports),
     };
     out.write_all(end.as_bytes()).map_err(ClientError::Write)
+}
+
+fn write_json(out: &mut impl Write, value: &impl serde::Serialize) -> io::Result<()> {
+    serde_json::to_writer(&mut *out, value)?;
+    out.write_all(b"\n")
 }
 
 #[cfg(test)]

@@ -16,12 +16,13 @@ use serde::Serialize;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
+use tokio::sync::broadcast::error::RecvError;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::service::{Act, Service};
 use crate::config::{ControlConfig, ControlMode, MAX_TEXT, RuleSet};
-use crate::ops::control::{Answer, Ask, MAX_LINE, Request};
+use crate::ops::control::{Answer, Ask, Filter, MAX_LINE, Request};
 use crate::ops::mappings::Place;
 
 /// Clients at a time.
@@ -257,6 +258,7 @@ impl Client {
                 }
                 self.finish(service.ports().await).await
             }
+            Ask::Events(filter) => self.follow(&filter, service).await,
             Ask::Prepare(offer) => {
                 let text = self.body(offer.octets).await?;
                 let result = service.act(|reply| Act::Prepare { text, offer, reply }).await;
@@ -285,6 +287,30 @@ impl Client {
             Ask::Confirm => {
                 let result = service.act(Act::Confirm).await;
                 self.finish(result).await
+            }
+        }
+    }
+
+    /// Until the client goes, or is too slow.
+    async fn follow(&mut self, filter: &Filter, service: &Service) -> Result<(), Gone> {
+        let mut events = service.events.listen();
+        loop {
+            let batch = tokio::select! {
+                batch = events.recv() => batch,
+                // A client that follows has nothing more to say: this is its end.
+                _ = self.stream.fill_buf() => return Err(Gone),
+            };
+            match batch {
+                Ok(batch) => {
+                    for event in batch.iter().filter(|event| filter.admits_event(event)) {
+                        self.say(Answer::<_, ()>::Row(event)).await?;
+                    }
+                    self.flush().await?;
+                }
+                Err(RecvError::Lagged(batches)) => {
+                    return self.fail(format!("too slow: {batches} batches of events are lost")).await;
+                }
+                Err(RecvError::Closed) => return self.fail("the daemon is ending".to_owned()).await,
             }
         }
     }

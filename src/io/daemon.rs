@@ -14,6 +14,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
 use super::control::{Control, ControlError};
+use super::events::Hub;
 use super::live::{Candidate, Chosen, Live};
 use super::pcp::{PcpError, Server, Sockets};
 use super::plan::{Plan, Program};
@@ -147,7 +148,10 @@ fn serve(file: PathBuf, chosen: Chosen) -> Result<(), DaemonError> {
         let mut live = Live::new(file, chosen, plan, installed, jobs.clone());
         let pcp = pcp.zip(jobs.first().cloned()).map(|(sockets, jobs)| sockets.serve(jobs));
         let (acts, mut asked) = mpsc::channel(16);
-        let _served = control.map(|control| control.serve(Arc::new(Service { acts, jobs })));
+        // A task that waits, where nobody listens.
+        let events = jobs.first().map(|jobs| Arc::new(Hub::new(jobs.clone(), live.config.log_mappings)));
+        let service = |events| Arc::new(Service { acts, events, jobs });
+        let _served = control.zip(events.clone()).map(|(control, events)| control.serve(service(events)));
         let Live { plan, installed, .. } = &live;
         print(&format!(
             "ready: {} `{}` on {}: {queues} queue(s), {offloads}, MTU {}, {} route(s)\n",

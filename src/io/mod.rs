@@ -6,6 +6,7 @@
 pub mod client;
 pub mod control;
 pub mod daemon;
+pub mod events;
 pub mod live;
 pub mod netlink;
 pub mod pcp;

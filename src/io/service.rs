@@ -1,7 +1,10 @@
 //! What a running daemon can be asked, whoever asks.
 
+use std::sync::Arc;
+
 use tokio::sync::{mpsc, oneshot};
 
+use super::events::Hub;
 use super::run::Jobs;
 use crate::config::RuleSet;
 use crate::ops::control::{Filter, Mapping, Ports, Version};
@@ -54,6 +57,8 @@ pub type Reply<T> = oneshot::Sender<Result<T, String>>;
 pub struct Service {
     /// What it is to do.
     pub acts: mpsc::Sender<Act>,
+    /// What happens to mappings.
+    pub events: Arc<Hub>,
     /// Ways to the engines, by queue.
     pub jobs: Vec<Jobs<Machine>>,
 }

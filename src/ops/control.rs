@@ -32,6 +32,8 @@ pub struct Request {
 pub enum Ask {
     /// The flows of a CE's NAPT, a row each.
     Mappings(Filter),
+    /// What is made and what ends in a CE's NAPT, a row each, until the client goes.
+    Events(Filter),
     /// Check a rule set, whose text follows; held until this client commits it or goes.
     Prepare(Offer),
     /// Put in force what this client had checked.
@@ -299,4 +301,57 @@ pub struct Ports {
     pub shared: usize,
     /// Flows.
     pub flows: usize,
+}
+
+/// A mapping was made or has ended: of a port that is one endpoint's when it is taken and when it is free again, of a
+/// shared one for each flow.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Event {
+    /// When (RFC 3339), to a quarter of a second.
+    pub at: String,
+    /// Which of both.
+    pub event: Happened,
+    /// Of an end: `expired`, `gave-way` (another flow needed its place), `purged` (the configuration).
+    pub why: Option<String>,
+    /// TCP, UDP, echo.
+    pub protocol: ProtocolName,
+    /// In the home.
+    pub inside: SocketAddrV4,
+    /// As the Internet sees it.
+    pub outside: SocketAddrV4,
+    /// Whom the flow is with, on a shared port alone.
+    pub remote: Option<SocketAddrV4>,
+}
+
+/// What has happened to a mapping.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Happened {
+    /// It begins.
+    Made,
+    /// It ends.
+    Ended,
+}
+
+impl Happened {
+    /// As in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Happened::Made => "made",
+            Happened::Ended => "ended",
+        }
+    }
+}
+
+impl Filter {
+    /// Whether an event is of one of these.
+    pub fn admits_event(&self, event: &Event) -> bool {
+        let of = |addr: SocketAddrV4| (*addr.ip(), addr.port());
+        let (inside, remote) = (of(event.inside), event.remote.map(of));
+        self.protocol.is_none_or(|wanted| wanted == event.protocol)
+            && self.inside.is_none_or(|wanted| wanted.is(inside.0, inside.1))
+            && self.outside_port.is_none_or(|wanted| wanted == event.outside.port())
+            && self.remote.is_none_or(|wanted| remote.is_some_and(|remote| wanted.is(remote.0, remote.1)))
+    }
 }

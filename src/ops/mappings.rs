@@ -3,9 +3,10 @@
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
-use super::control::{Filter, Mapping, Origin, Ports};
+use super::control::{Event, Filter, Happened, Mapping, Origin, Ports};
 use super::engine::Machine;
 use super::text;
+use crate::ce::Ce;
 use crate::napt::{self, FlowView, Inside, Napt, Protocol};
 
 /// In the order in which they are listed.
@@ -67,6 +68,48 @@ pub fn ports(machine: &Machine) -> Result<Vec<Ports>, String> {
         flows: napt.flows(protocol),
     };
     Ok(PROTOCOLS.map(of).into())
+}
+
+/// Has the NAPT record what is made and what ends, or stop; nothing where there is no NAPT.
+pub fn record(machine: &mut Machine, on: bool) {
+    if let Some(napt) = machine.ce_mut().and_then(Ce::napt_mut) {
+        napt.record(on);
+    }
+}
+
+/// What has happened since the last call, at most `most`, and how much was lost since the start.
+pub fn events(machine: &mut Machine, most: usize) -> (Vec<napt::Event<Inside>>, u64) {
+    let Some(napt) = machine.ce_mut().and_then(Ce::napt_mut) else { return (Vec::new(), 0) };
+    let events = std::iter::from_fn(|| napt.next_event()).take(most).collect();
+    (events, napt.lost_events())
+}
+
+impl Event {
+    /// As others are told of it, whose clock says `at`.
+    pub fn of(event: &napt::Event<Inside>, at: String) -> Event {
+        let (kind, why) = match event.kind {
+            napt::EventKind::Made => (Happened::Made, None),
+            napt::EventKind::Ended(why) => (Happened::Ended, Some(why.name().to_owned())),
+        };
+        Event {
+            at,
+            event: kind,
+            why,
+            protocol: event.protocol.into(),
+            inside: SocketAddrV4::new(event.inside.addr, event.inside.port),
+            outside: SocketAddrV4::new(event.outside.addr, event.outside.port),
+            remote: event.remote.map(|remote| SocketAddrV4::new(remote.addr, remote.port)),
+        }
+    }
+
+    /// For people: one line.
+    pub fn in_words(&self) -> String {
+        let Event { at, event, protocol, inside, outside, .. } = self;
+        let (event, protocol) = (event.name(), protocol.name());
+        let remote = self.remote.map(|remote| format!(" with {remote}")).unwrap_or_default();
+        let why = self.why.as_deref().map(|why| format!(", {why}")).unwrap_or_default();
+        format!("{at} {event:<5} {protocol:<4} {inside} as {outside}{remote}{why}")
+    }
 }
 
 fn napt(machine: &Machine) -> Result<&Napt<Inside>, String> {

@@ -6,6 +6,8 @@ use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use io_support::{Namespace, wait_for};
+use nix::sys::signal::Signal;
+
 use net_support::{NAPT, SERVER, SHARED, World, again, in_shared_set, ready, tcp_through};
 
 const ROUTER: &str = "192.168.1.1:5351";
@@ -188,6 +190,41 @@ fn pcp_by_hand() {
     assert_eq!(received(&service).0, b"hello");
     until_nobody_wants_them(&world, &stranger, &service, port);
     world.nothing_refused();
+}
+
+/// Another prefix with other ports, under way: what was granted is gone, and hosts are told at once (RFC 6887 §8.5).
+#[test]
+fn a_new_prefix_is_announced() {
+    if !ready(&["ip"]) {
+        return;
+    }
+    let mut world = world("pcp-prefix");
+    world.napt = "";
+    world.start_ce(0);
+    let (host, daemon) = (world.host(SHARED), world.site(SHARED).daemon.as_ref().unwrap());
+    let router: SocketAddr = ROUTER.parse().unwrap();
+    let client = socket(host, 40_500);
+    let granted = || {
+        client.send_to(&request(3600, 5353, None), router).unwrap();
+        let answer = received(&client).0;
+        assert_eq!(answer[3], 0);
+        (u16::from_be_bytes([answer[42], answer[43]]), u32::from_be_bytes(answer[8..12].try_into().unwrap()))
+    };
+    wait_for("a second of epoch time", || granted().1 > 0);
+    assert!(in_shared_set(granted().0));
+    let everybody = socket(host, 5350);
+    host.run(|| everybody.join_multicast_v4(&Ipv4Addr::new(224, 0, 0, 1), &HOST).unwrap());
+    let config = std::fs::read_to_string(world.files.path("ce1.yaml")).unwrap();
+    world.files.write("ce1.yaml", &config.replace("2001:db8:12:3400::/56", "2001:db8:12:3500::/56"));
+    daemon.signal(Signal::SIGHUP);
+    assert!(daemon.line().starts_with("reloaded: "));
+    // Those of the start may still be under way; epoch time 0 is that of the change.
+    wait_for("the announcement of the change", || {
+        let (datagram, _) = received(&everybody);
+        datagram.len() == 24 && datagram[8..12] == [0; 4]
+    });
+    let (port, _) = granted();
+    assert_eq!(port >> 2 & 0xff, 0x35, "a port of the new set");
 }
 
 /// An address that the CE's host does not have: the daemon says which, and leaves nothing behind.

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use mapt::map::port_set::{PortParams, PortSet, Psid};
 use mapt::napt::{
-    Filter, Filtering, Forward, Inside, Mapping, Napt, NaptParams, Origin, Outside, Protocol, Refusal, Remote,
+    Filter, Filtering, Forward, Inside, Mapping, Napt, NaptParams, Origin, Outside, Protocol, Refusal, Remote, Segment,
+    TcpFlags,
 };
 use mapt::pcp::{Pcp, PcpParams};
 
@@ -127,6 +128,21 @@ impl Server {
         Some(proposal.outside.port)
     }
 
+    /// A TCP segment out, with these of SYN, ACK and RST.
+    fn send(&mut self, inside: Inside, to: Remote, letters: &str) -> Result<u16, Refusal> {
+        let proposal = self.napt.propose_outbound(Protocol::Tcp, inside, to, self.now)?;
+        self.napt.commit_outbound(proposal, Some(&segment(letters)), self.now);
+        Ok(proposal.outside.port)
+    }
+
+    /// A whole handshake.
+    fn connect(&mut self, inside: Inside, to: Remote) -> Result<u16, Refusal> {
+        let port = self.send(inside, to, "S")?;
+        let back = self.napt.propose_inbound(Protocol::Tcp, Outside { addr: ADDR, port }, to, self.now)?;
+        self.napt.commit_inbound(back, Some(&segment("SA")), self.now);
+        self.send(inside, to, "A")
+    }
+
     fn wait(&mut self, seconds: u64) {
         self.now += Duration::from_secs(seconds);
         while self.napt.poll_timeout().is_some_and(|at| at <= self.now) {
@@ -137,6 +153,12 @@ impl Server {
     fn mappings(&self) -> Vec<Mapping> {
         self.napt.explicit(self.now).collect()
     }
+}
+
+fn segment(letters: &str) -> Segment {
+    let has = |letter| letters.contains(letter);
+    let flags = TcpFlags { syn: has('S'), ack: has('A'), fin: false, rst: has('R') };
+    Segment { flags, seq: 1, ack: u32::from(has('A')) * 2, len: 0 }
 }
 
 fn inside(port: u16) -> Inside {
@@ -420,6 +442,36 @@ fn peers_when_ports_are_few() {
         server.wait(1);
     }
     assert_eq!(server.inbound(Protocol::Tcp, port, Remote { addr: PEER, port: 443 }), Ok(inside(9000)));
+}
+
+/// A PEER's flow gives way to nobody: not when it waits for an answer, not when it is closed. Nor does the one flow of a
+/// mapping give its port away.
+#[test]
+fn what_is_kept_gives_way_to_nobody() {
+    for last in ["S", "R"] {
+        let mut server = Server::new();
+        let web = Remote { addr: PEER, port: 443 };
+        let (mapped, _) = server.granted(&plain(TCP, 8080, 3600));
+        assert_eq!(server.send(inside(8080), web, last), Ok(mapped));
+        // Others leave no port on which there is no flow with this server.
+        let mut n = 0;
+        while server.napt.ports_in_use(Protocol::Tcp) < 9 {
+            n += 1;
+            server.connect(Inside { addr: OTHER, port: 2000 + n }, web).unwrap();
+        }
+        let (kept, _) = server.granted(&peer(NONCE, TCP, 9000, ANY, (PEER, 443)));
+        assert!(server.napt.shared_ports(Protocol::Tcp) > 0);
+        assert_eq!(server.send(inside(9000), web, last), Ok(kept));
+        while server.connect(Inside { addr: OTHER, port: 3000 + n }, web).is_ok() {
+            n += 1;
+        }
+        server.wait(20);
+        let flows = server.napt.flows(Protocol::Tcp);
+        assert_eq!(server.send(Inside { addr: OTHER, port: 4000 }, web, "S"), Err(Refusal::Exhausted), "{last}");
+        assert_eq!(server.napt.flows(Protocol::Tcp), flows);
+        assert_eq!(server.inbound(Protocol::Tcp, kept, web), Ok(inside(9000)));
+        assert_eq!(server.inbound(Protocol::Tcp, mapped, web), Ok(inside(8080)));
+    }
 }
 
 /// One host has so many, and all hosts half of the ports.

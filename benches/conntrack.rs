@@ -26,15 +26,18 @@ fn main() {
     if !std::env::args().any(|argument| argument == "--bench") {
         return;
     }
-    if !nix::unistd::geteuid().is_root() {
-        println!("conntrack: needs root");
+    let nft = Command::new("nft").arg("--version").output();
+    if !nix::unistd::geteuid().is_root() || nft.is_err() {
+        println!("conntrack: needs root and nftables");
         return;
     }
-    let max: usize =
-        std::fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_max").unwrap().trim().parse().unwrap();
-    println!("nf_conntrack_max {max}");
     let plain = Router::new("");
     let nat = |_| Router::new("table ip n { chain p { type nat hook postrouting priority srcnat; masquerade; }; }");
+    // Loads conntrack, where it is a module.
+    nat(());
+    let max = std::fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_max").unwrap();
+    let max: usize = max.trim().parse().unwrap();
+    println!("nf_conntrack_max {max}");
     for count in [1_000, 100_000, 200_000].into_iter().filter(|count| *count < max) {
         let router = nat(());
         let before = slab();

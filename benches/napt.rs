@@ -4,9 +4,10 @@ use std::hint::black_box;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use mapt::map::port_set::{PortParams, PortSet, Psid};
 use mapt::napt::{Filter, Filtering, Inside, Napt, NaptParams, Outside, Protocol, Remote, Segment, TcpFlags, Timers};
+use mapt::ops::saved::{self, Moment, Owner};
 
 const ADDR: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 18);
 const START: Duration = Duration::from_secs(1);
@@ -181,5 +182,34 @@ fn change(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, existing, churn, scarce, change);
+/// 100,000 flows as the text of a file, and back into a NAPT.
+fn keep(c: &mut Criterion) {
+    let mut group = c.benchmark_group("napt/saved");
+    group.sample_size(20);
+    let (napt, flows) = filled(100_000, PortSet::ALL);
+    let (owner, now) = (Owner::new(ADDR, PortSet::ALL), START + Duration::from_secs(700_000));
+    let at = Moment { wall: now, boot: "0".into(), up: now };
+    let text = || {
+        let mut text = Vec::new();
+        saved::write(&mut text, owner, &at, &napt, START).unwrap();
+        String::from_utf8(text).unwrap()
+    };
+    group.bench_function("write", |b| b.iter(&text));
+    let text = text();
+    group.bench_function("read-and-restore", |b| {
+        b.iter_batched(
+            || Napt::new(ADDR, PortSet::ALL, &NaptParams::default(), 98),
+            |mut napt| {
+                let mut saved = saved::parse(&text, flows.len()).unwrap();
+                let restored = napt.restore(&mut saved.flows, &saved.mappings, Duration::ZERO, now);
+                assert_eq!(restored.taken, flows.len());
+                napt
+            },
+            BatchSize::LargeInput,
+        )
+    });
+    group.finish();
+}
+
+criterion_group!(benches, existing, churn, scarce, change, keep);
 criterion_main!(benches);

@@ -689,6 +689,37 @@ fn rule17_what_no_fmr_maps_goes_to_the_br() {
     }
 }
 
+/// NAT-11, R5508-3: an error of the home whose quote has a wrong header checksum is dropped behind a NAPT, silently; its
+/// transport checksum may be what it will.
+#[test]
+fn nat11_an_error_that_quotes_a_broken_header() {
+    let open_port = |ce: &mut Ce| {
+        let port = open(ce, &udp4(HOST, 40_000, SERVER4, 53, b""));
+        handle(ce, &udp6(SERVER, 53, OWN, port, b"question")).forwarded()
+    };
+    let mut ce = ce();
+    let at_host = open_port(&mut ce);
+    let error = |quoted: &[u8]| icmp4(HOST, SERVER4, 3, 3, [0; 4], quoted);
+    for octet in [4, 8, 10] {
+        let mut broken = at_host.clone();
+        broken[octet] ^= 0x40;
+        let outcome = handle(&mut ce, &error(&broken));
+        assert_eq!((outcome.reason(), outcome.reply), (DropReason::IcmpInner, None), "octet {octet}");
+    }
+    let mut other_sum = at_host.clone();
+    other_sum[26] ^= 0x40;
+    for quoted in [&at_host, &other_sum] {
+        let out = handle(&mut ce, &error(quoted)).forwarded();
+        let (src, _, dst, _) = tuple(&out);
+        assert_eq!((src.as_str(), dst.as_str()), (OWN, SERVER));
+    }
+    // Without a NAPT nothing is looked up by it.
+    let mut broken = udp4(SERVER4, 53, OWN4, 1234, b"");
+    broken[10] ^= 0x40;
+    let error = icmp4(OWN4, SERVER4, 3, 3, [0; 4], &broken);
+    assert_eq!(tuple(&handle(&mut plain(), &error).forwarded()).2, SERVER);
+}
+
 /// P42, NAT-7: two hosts of one home by their outside address; the second sees the first's outside address and port.
 /// The kernel routes the packet, which has the CE's address at both ends, back to the CE.
 #[test]

@@ -23,6 +23,7 @@ use crate::siit::{
 use crate::stats::Counters;
 use crate::verdict::{Direction, DropReason, Verdict};
 use crate::wire::PacketBuf;
+use crate::wire::checksum::Sum;
 use crate::wire::ip::protocol;
 use crate::wire::queue::PacketQueue;
 use crate::wire::transport::Transport;
@@ -175,6 +176,9 @@ impl Role for Core {
                     view.header.id = ids.next();
                 }
                 siit::v4_to_v6::plan(packet, &view, &map, t, plan)?;
+                if map.napt.is_some() && quotes_a_broken_header(packet.bytes(), &view) {
+                    return Err(DropReason::IcmpInner.into());
+                }
                 segment(packet.bytes(), view.header.header_len, view.header.total_len, &view.transport)
             }
             Direction::V6ToV4 => {
@@ -214,6 +218,16 @@ impl Role for Core {
             Direction::V6ToV4 => None,
         }
     }
+}
+
+/// Whether the IPv4 header in an ICMP error has a wrong checksum: it may be another flow's (RFC 5508 REQ-3a). A BR is no
+/// NAT and leaves that to the CE.
+#[inline]
+fn quotes_a_broken_header(packet: &[u8], view: &V4View) -> bool {
+    let Transport::IcmpError { .. } = view.transport else { return false };
+    let quoted = packet.get(view.header.header_len + 8..).unwrap_or_default();
+    let len = quoted.first().map_or(0, |octet| usize::from(octet & 15) * 4);
+    quoted.get(..len).is_none_or(|header| !Sum::of(header).is_valid())
 }
 
 /// What the NAPT follows of a TCP header at `at`; `None` where there is none.

@@ -385,8 +385,8 @@ fn p21_the_mtu_in_errors() {
             (1280, 1280),
             (300, 1280),
         ] {
-            let mut quoted = bench.quote(&Make::new(UDP, 0, 0, 900));
-            quoted[2..4].copy_from_slice(&(total as u16).to_be_bytes());
+            let quoted = bench.quote(&Make::new(UDP, 0, 0, 900));
+            let quoted = edit4(quoted, |header| header[2..4].copy_from_slice(&(total as u16).to_be_bytes()));
             let told = bench.told(&bench.error(3, 4, [0; 4], &quoted)).1;
             assert_eq!(u32::from_be_bytes(told), expected, "{way:?} {total}");
         }

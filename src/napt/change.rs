@@ -32,7 +32,7 @@ impl<K: InsideKey> Napt<K> {
     ///
     /// Where address, ports, filters and the number of flows stay, no flow is touched: idle times and sharing change at
     /// once, also for flows that idle already; forwards as `set_forwards` does it. Else flows whose outside address and
-    /// port are still ours move, in time proportional to their number (docs/performance.md has the figures), and so do
+    /// port are still ours move, in time proportional to their number (`cargo bench --bench napt -- change`), and so do
     /// mappings that hosts have asked for. With less room than they need those go that are closing, then opening, then
     /// the rest, the longest idle first, and last what a host has asked to keep. The choice of
     /// ports goes on with the random numbers of before.

@@ -347,7 +347,7 @@ fn nothing_grows_and_nothing_stays() {
         done.store(true, Ordering::Relaxed);
     });
     eprintln!("{:5} s  {}  RSS {first:?} to {:?} KiB", start.elapsed().as_secs(), score.line(), rss());
-    assert_eq!(score.failed.load(Ordering::Relaxed), 0, "{:?}", score.first_failure.lock().unwrap());
+    eprintln!("first failure: {:?}", score.first_failure.lock().unwrap());
     let flows = [&score.tcp, &score.reset, &score.refused, &score.udp].map(|count| count.load(Ordering::Relaxed));
     assert!(flows.iter().all(|count| *count > 0), "{flows:?}");
     // The machine may be slower than was asked, but not by far.
@@ -373,4 +373,5 @@ fn nothing_grows_and_nothing_stays() {
         assert_eq!(counters.get("napt-exhausted"), [0, 0], "{counters:?}");
     }
     world.nothing_refused();
+    assert_eq!(score.failed.load(Ordering::Relaxed), 0, "{:?}", score.first_failure.lock().unwrap());
 }

@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use super::io_support::daemon::{Daemon, Files};
 use super::io_support::{Namespace, loudly, privileged, wait_for};
+use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, setsockopt, socket, sockopt};
 use nix::sys::time::{TimeVal, TimeValLike};
@@ -520,7 +521,7 @@ pub fn tcp_through(
 /// Connects from one of a host's addresses; every wait is for ten seconds at most.
 pub fn connect_as(from: Ipv4Addr, to: SocketAddrV4) -> std::io::Result<TcpStream> {
     let socket = tcp_socket(SocketAddrV4::new(from, 0))?;
-    connect(socket.as_raw_fd(), &SockaddrIn::from(to))?;
+    connect_patiently(&socket, to)?;
     Ok(socket.into())
 }
 
@@ -536,8 +537,19 @@ pub fn refused_as(from: Ipv4Addr, to: SocketAddrV4) -> Result<(), String> {
 pub fn connect_from(port: u16, to: SocketAddr) -> std::io::Result<TcpStream> {
     let socket = tcp_socket(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port))?;
     let SocketAddr::V4(to) = to else { panic!("{to}") };
-    connect(socket.as_raw_fd(), &SockaddrIn::from(to))?;
+    connect_patiently(&socket, to)?;
     Ok(socket.into())
+}
+
+/// A connect that is interrupted goes on; another call waits for it (connect(2)).
+fn connect_patiently(socket: &OwnedFd, to: SocketAddrV4) -> std::io::Result<()> {
+    loop {
+        match connect(socket.as_raw_fd(), &SockaddrIn::from(to)) {
+            Ok(()) | Err(Errno::EISCONN) => return Ok(()),
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
 }
 
 fn tcp_socket(from: SocketAddrV4) -> std::io::Result<OwnedFd> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::engine::TransmitKind;
 use crate::frag::Losses;
-use crate::reply::Replier;
+use crate::reply::{Quote, Replier};
 use crate::siit::Refusal;
 use crate::stats::Counters;
 use crate::verdict::{Direction, DropReason, Verdict};
@@ -124,6 +124,20 @@ impl Desk {
             self.counters.replied(direction, len);
         }
         Verdict::Drop { reason, reply: reply.is_some() }
+    }
+
+    /// What a later answer to an IPv6 packet will quote; `None` where it earns none.
+    pub fn quote(&mut self, packet: &PacketBuf) -> Option<Quote> {
+        self.replier.quote(packet, &mut self.replies)
+    }
+
+    /// Answers, late, a packet that was counted when it was dropped; `false` where the limit forbids it.
+    pub fn tell_port_unreachable(&mut self, direction: Direction, quote: &Quote, now: Duration) -> bool {
+        let reply = self.replier.port_unreachable(quote, now, &mut self.replies);
+        if let Some(len) = reply {
+            self.counters.replied(direction, len);
+        }
+        reply.is_some()
     }
 
     /// Further outputs first, then answers.

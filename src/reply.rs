@@ -52,6 +52,11 @@ const ICMPV6_MAX: usize = 1280;
 const ICMPV4_MAX: usize = 576;
 const HOP_LIMIT: u8 = 64;
 
+/// RFC 4443 §3.1.
+const PORT_UNREACHABLE: (u8, u8) = (1, 4);
+/// Octets of a packet that is answered later: the headers of a SYN with all its options, and a Fragment header.
+const QUOTED: usize = 128;
+
 /// A token bucket on the caller's clock.
 #[derive(Clone, Copy, Debug)]
 struct Bucket {
@@ -123,7 +128,7 @@ impl Replier {
             Direction::V4ToV6 => Told::V4(may_answer_v4(packet.bytes())?),
             Direction::V6ToV4 => Told::V6(may_answer_v6(packet.bytes(), kind, code)?, self.ipv6_source?),
         };
-        if self.originate == Originate::Limited && !self.bucket.take(now) {
+        if !self.may_send(now) {
             return None;
         }
         let mut quoted = queue.take_spare();
@@ -137,6 +142,41 @@ impl Replier {
         let len = out.len();
         queue.put_spare(quoted);
         Some(len)
+    }
+
+    /// What a port unreachable about an IPv6 packet will quote; `None` where there will be none.
+    pub fn quote(&self, packet: &PacketBuf, queue: &mut PacketQueue) -> Option<Quote> {
+        let (kind, code) = PORT_UNREACHABLE;
+        if self.originate == Originate::Off {
+            return None;
+        }
+        let to = may_answer_v6(packet.bytes(), kind, code)?;
+        let mut whole = queue.take_spare();
+        segment::segment(packet, 0, &mut whole);
+        let (mut octets, len) = ([0; QUOTED], whole.len().min(QUOTED));
+        octets[..len].copy_from_slice(&whole.bytes()[..len]);
+        queue.put_spare(whole);
+        Some(Quote { to, octets, len })
+    }
+
+    /// Puts the answer to what was quoted before into `queue`, where the bucket allows it. Returns its length.
+    pub fn port_unreachable(&mut self, quote: &Quote, now: Duration, queue: &mut PacketQueue) -> Option<usize> {
+        let (kind, code) = PORT_UNREACHABLE;
+        let source = self.ipv6_source?;
+        if !self.may_send(now) {
+            return None;
+        }
+        let out = queue.push();
+        put_v6(&quote.to, source, kind, code, 0, &quote.octets[..quote.len], out);
+        Some(out.len())
+    }
+
+    fn may_send(&mut self, now: Duration) -> bool {
+        match self.originate {
+            Originate::Off => false,
+            Originate::Limited => self.bucket.take(now),
+            Originate::On => true,
+        }
     }
 
     fn put_v4(&self, to: &Ipv4Header, kind: u8, code: u8, detail: u32, quoted: &[u8], out: &mut PacketBuf) {
@@ -165,6 +205,13 @@ impl Replier {
         out.set(&head);
         out.push(quoted);
     }
+}
+
+/// The beginning of an IPv6 packet that may be answered later.
+pub struct Quote {
+    to: Ipv6Header,
+    octets: [u8; QUOTED],
+    len: usize,
 }
 
 enum Told {

@@ -12,7 +12,7 @@ use std::time::Duration;
 use common::*;
 use mapt::br::Br;
 use mapt::ce::{Ce, CeParams};
-use mapt::engine::Engine;
+use mapt::engine::{Engine, TransmitKind};
 use mapt::map::{Dmr, Provisioning, RuleSpec};
 use mapt::napt::{Filter, Filtering, Forward, Inside, Protocol};
 use mapt::reply::Originate;
@@ -197,6 +197,146 @@ fn ce9_unsolicited_packets() {
     let port = open(&mut ce, &udp4(HOST, 40_000, SERVER4, 53, b""));
     assert_eq!(handle(&mut ce, &tcp6(SERVER, 443, OWN, port, "A", b"")).reason(), DropReason::NaptNoMapping);
     assert_eq!(handle(&mut ce, &echo6(SERVER, OWN, port, false, b"")).reason(), DropReason::NaptNoMapping);
+}
+
+/// All that leaves of itself up to `now`.
+fn late(ce: &mut Ce, now: Duration) -> Vec<Vec<u8>> {
+    let mut left = Vec::new();
+    while ce.poll_timeout().is_some_and(|at| at <= now) {
+        ce.handle_timeout(now);
+        while let Some((kind, packet)) = ce.poll_transmit() {
+            assert_eq!(kind, TransmitKind::Reply);
+            left.push(packet.bytes().to_vec());
+        }
+    }
+    left
+}
+
+fn after(ms: u64) -> Duration {
+    NOW + Duration::from_millis(ms)
+}
+
+fn open_to_all() -> Ce {
+    ce_of(&ours(), |p| p.napt_params.filtering.tcp = Some(Filter::EndpointIndependent))
+}
+
+/// RFC 5382 REQ-4: no answer to an unsolicited SYN for 6 s; then port unreachable, once, by way of the BR as 3/3. One
+/// drop is counted for each SYN, and one answer.
+#[test]
+fn unsolicited_syns_are_answered_after_6_s() {
+    let (mut ce, mut br) = (open_to_all(), br());
+    let syn = Make::new(Kind::Tcp { options: 5, flags: 2 }, 40_111, 1235, 0).v4(a4(SERVER4), a4(OWN4));
+    let arrived = handle(&mut br, &syn).forwarded();
+    let outcome = handle(&mut ce, &arrived);
+    let silent = Verdict::Drop { reason: DropReason::NaptNoMapping, reply: false };
+    assert_eq!((outcome.verdict, outcome.reply), (silent, None));
+    // Sent again, it does not begin to wait anew.
+    assert_eq!(handle_at(&mut ce, &arrived, after(3000)).verdict, silent);
+    assert_eq!(ce.poll_timeout(), Some(after(6000)));
+    assert_eq!(late(&mut ce, after(5999)), Vec::<Vec<u8>>::new());
+    let told = late(&mut ce, after(6000));
+    assert_eq!((told.len(), ce.poll_timeout()), (1, None));
+    assert_valid(&told[0]);
+    let (src, _, dst, _) = tuple(&told[0]);
+    assert_eq!((src.as_str(), dst.as_str(), told[0][40], told[0][41]), ("2001:db8:ffff:0:c0:0:800:0", SERVER, 1, 4));
+    assert_eq!(told[0][48..], arrived);
+    let at_server = handle(&mut br, &told[0]).forwarded();
+    assert_valid(&at_server);
+    let (src, _, dst, _) = tuple(&at_server);
+    assert_eq!((src.as_str(), dst.as_str(), at_server[20], at_server[21]), ("192.0.0.8", SERVER4, 3, 3));
+    let (inner, sent) = (read4(&at_server[28..]), read4(&syn));
+    assert_eq!((inner.src, inner.dst, &inner.payload), (sent.src, sent.dst, &sent.payload));
+    let counters = ce.counters().snapshot();
+    let counters = counters.direction(Direction::V6ToV4);
+    assert_eq!((counters.received.packets, counters.dropped[DropReason::NaptNoMapping as usize].packets), (2, 2));
+    assert_eq!((counters.replies.packets, counters.replies.octets), (1, told[0].len() as u64));
+}
+
+/// RFC 5382 REQ-4, REQ-2: the home's own SYN comes within 6 s, and the connection opens from both sides.
+#[test]
+fn simultaneous_open_forgets_the_unsolicited_syn() {
+    let sent = tcp4(HOST, 40_000, SERVER4, 443, "S", b"");
+    // The seed decides which port the first mapping gets.
+    let port = open(&mut open_to_all(), &sent);
+    let syn = tcp6(SERVER, 443, OWN, port, "S", b"");
+    let mut ce = open_to_all();
+    assert_eq!(handle(&mut ce, &syn).reason(), DropReason::NaptNoMapping);
+    assert_eq!(tuple(&handle_at(&mut ce, &sent, after(5900)).forwarded()).1, port);
+    assert_eq!(late(&mut ce, after(6100)), Vec::<Vec<u8>>::new());
+    let again = handle_at(&mut ce, &syn, after(6200)).forwarded();
+    assert_eq!(tuple(&again), (SERVER4.into(), 443, HOST.into(), 40_000));
+    assert_eq!(late(&mut ce, after(20_000)), Vec::<Vec<u8>>::new());
+    assert_eq!(ce.counters().snapshot().direction(Direction::V6ToV4).replies.packets, 0);
+    // A mapping towards elsewhere lets the sender's next SYN in as well: nothing is unreachable.
+    let mut ce = open_to_all();
+    handle(&mut ce, &syn);
+    assert_eq!(tuple(&handle(&mut ce, &tcp4(HOST, 40_000, "10.9.9.9", 80, "S", b"")).forwarded()).1, port);
+    assert_eq!(late(&mut ce, after(20_000)), Vec::<Vec<u8>>::new());
+}
+
+/// RFC 5382 REQ-4a: silence where the filter is stricter, where answers are off, about what is no SYN, and about a flood
+/// beyond 64; the limit on answers holds for these as well.
+#[test]
+fn unsolicited_syns_without_an_answer() {
+    let syn = |n: u16| tcp6(SERVER, 10_000 + n, OWN, 1232 + n % 4, "S", b"");
+    for filter in [None, Some(Filter::AddressDependent), Some(Filter::AddressAndPortDependent)] {
+        let mut ce = ce_of(&ours(), |p| p.napt_params.filtering.tcp = filter);
+        assert_eq!(handle(&mut ce, &syn(0)).reason(), DropReason::NaptNoMapping);
+        assert_eq!(ce.poll_timeout(), None, "{filter:?}");
+    }
+    let with = |originate| {
+        ce_of(&ours(), |p| {
+            p.napt_params.filtering.tcp = Some(Filter::EndpointIndependent);
+            p.icmp.originate = originate;
+        })
+    };
+    let mut off = with(Originate::Off);
+    handle(&mut off, &syn(0));
+    assert_eq!(off.poll_timeout(), None);
+    let mut ce = open_to_all();
+    for flags in ["SA", "A", "R", "F", "SR"] {
+        assert_eq!(handle(&mut ce, &tcp6(SERVER, 443, OWN, 1232, flags, b"")).reason(), DropReason::NaptNoMapping);
+    }
+    handle(&mut ce, &udp6(SERVER, 53, OWN, 1232, b""));
+    handle(&mut ce, &tcp6(SERVER, 443, OWN, 1236, "S", b""));
+    let first = Make { place: Place::First(10), ..Make::new(Kind::Tcp { options: 5, flags: 2 }, 443, 1232, 200) };
+    assert_eq!(handle(&mut ce, &first.v6(a6(SERVER), a6(OWN))).reason(), DropReason::NaptNoMapping);
+    // What is refused next is not taken for it.
+    handle(&mut ce, &icmp6(SERVER, OWN, 1, 4, [0; 4], &tcp6(OWN, 1232, SERVER, 443, "S", b"")));
+    assert_eq!(late(&mut ce, after(30_000)), Vec::<Vec<u8>>::new());
+    let at = |ms: u64| after(30_000 + ms);
+    (0..1000).for_each(|n| _ = handle_at(&mut ce, &syn(n), at(0)));
+    let told = late(&mut ce, at(6000));
+    let ports: Vec<u16> = told.iter().map(|reply| word(&reply[88..], 0) as u16).collect();
+    assert_eq!(ports, (10_000..10_064).collect::<Vec<_>>(), "the first of them");
+    let mut limited = with(Originate::Limited);
+    (0..64).for_each(|n| _ = handle(&mut limited, &syn(n)));
+    assert_eq!(late(&mut limited, after(6000)).len(), 50, "Linux's burst");
+}
+
+/// A change in between: answers go on where the customer's addresses and ports stay, under the filter then in force.
+#[test]
+fn unsolicited_syns_over_a_change() {
+    let syn = tcp6(SERVER, 443, OWN, 1232, "S", b"");
+    let with = |filter, udp| {
+        let mut params = ce_params();
+        params.napt_params.filtering.tcp = filter;
+        params.napt_params.timers.udp = Duration::from_secs(udp);
+        params
+    };
+    let open = Some(Filter::EndpointIndependent);
+    let elsewhere = appendix_a(Some("2001:db8:21:100::/56"));
+    for (provisioning, params, answers) in [
+        (ours(), with(open, 600), 1),
+        (ours(), with(None, 300), 0),
+        (elsewhere, with(open, 300), 0),
+        (appendix_a(None), with(open, 300), 0),
+    ] {
+        let mut ce = open_to_all();
+        assert_eq!(handle(&mut ce, &syn).reason(), DropReason::NaptNoMapping);
+        ce.replace(&mut Ce::prepare(&provisioning, &params), after(1000));
+        assert_eq!(late(&mut ce, after(7000)).len(), answers);
+    }
 }
 
 /// §4 of the design: a packet that is dropped takes no port and refreshes none.

@@ -27,7 +27,8 @@ impl Ce {
     /// the limit on answers, known and held fragments, and random numbers go on; the bounds of the fragment table
     /// (`fragments`) stay. Where a flow ended or the customer's addresses or ports changed, no later fragment passes
     /// whose first one went before: it is dropped as `fragment-without-port`. Those that still wait for their first one
-    /// go, with it, by what is then in force.
+    /// go, with it, by what is then in force. SYNs that nobody in the home has asked for may still earn their answers
+    /// under the new filter, unless the customer's addresses or ports changed.
     pub fn replace(&mut self, next: &mut NextCe, now: Duration) -> Replaced {
         let before = identity(&self.core);
         let flows = self.napt().map_or(0, |napt| napt.live(now));
@@ -51,6 +52,9 @@ impl Ce {
         self.desk.replace(&mut next.replier);
         if replaced.purged > 0 || identity(&self.core) != before {
             self.hold.turn();
+        }
+        if identity(&self.core) != before {
+            self.unsolicited.clear();
         }
         replaced
     }

@@ -1,6 +1,7 @@
 //! The Customer Edge (RFC 7599 §8.1, §8.2): NAPT44 into the port set, then translation.
 
 mod change;
+mod unsolicited;
 mod v4_to_v6;
 mod v6_to_v4;
 
@@ -15,7 +16,7 @@ use crate::frag::{FragParams, FragTable, Key};
 use crate::hold::{self, Hold, Pass, Role, Stop};
 use crate::map::{Customer, PortSet, Provisioning, RuleId, RuleTable};
 use crate::mapping;
-use crate::napt::{Inside, Napt, NaptParams, Proposal, Protocol, Refusal, Segment, TcpFlags};
+use crate::napt::{Inside, Napt, NaptParams, Outside, Proposal, Protocol, Refusal, Remote, Segment, TcpFlags};
 use crate::reply::{DUMMY_IPV4, IcmpParams};
 use crate::siit::{
     self, AddressMap, ErrorFlow, Flow, FlowKind, Plan, Randomness, TranslationParams, Translator, V4View, V6View,
@@ -27,6 +28,8 @@ use crate::wire::checksum::Sum;
 use crate::wire::ip::protocol;
 use crate::wire::queue::PacketQueue;
 use crate::wire::transport::Transport;
+
+use unsolicited::Unsolicited;
 
 pub use change::NextCe;
 
@@ -52,11 +55,12 @@ pub struct CeParams {
     pub seed: u64,
 }
 
-/// A CE's engine. Its only state is the NAPT's, and a fragment's ports for a while.
+/// A CE's engine. Its only state is the NAPT's, and for a while a fragment's ports, and SYNs that may earn an answer.
 pub struct Ce {
     core: Core,
     hold: Hold,
     desk: Desk,
+    unsolicited: Unsolicited,
 }
 
 /// All of a CE but counting, answering and waiting.
@@ -70,6 +74,8 @@ struct Core {
     translator: Translator,
     plan: Plan,
     last_rule: Cell<Option<RuleId>>,
+    /// Where a TCP packet was refused because nobody is there.
+    nobody: Cell<Option<(Outside, Remote)>>,
 }
 
 /// Identifications out of the port set, each as seldom as can be (RFC 7599 §10.3).
@@ -90,7 +96,7 @@ impl Ce {
     pub fn new(provisioning: &Provisioning, params: &CeParams) -> Ce {
         let NextCe { core, replier } = Ce::prepare(provisioning, params);
         let hold = Hold::new(Arc::new(FragTable::new(&params.fragments, params.seed)));
-        Ce { core, hold, desk: Desk::new(replier) }
+        Ce { core, hold, desk: Desk::new(replier), unsolicited: Unsolicited::new() }
     }
 
     /// The NAPT; `None` where it is off, and without a prefix.
@@ -140,6 +146,7 @@ impl Core {
             translator: Translator { params: params.translation, random },
             plan: Plan::default(),
             last_rule: Cell::new(None),
+            nobody: Cell::new(None),
         }
     }
 }
@@ -163,6 +170,7 @@ impl Role for Core {
             pool: &self.pool,
             random: &self.translator.random,
             rule: &self.last_rule,
+            nobody: &self.nobody,
             proposal: Cell::new(None),
             now,
         };
@@ -250,6 +258,7 @@ struct CeMap<'a> {
     pool: &'a [Ipv4Addr],
     random: &'a Randomness,
     rule: &'a Cell<Option<RuleId>>,
+    nobody: &'a Cell<Option<(Outside, Remote)>>,
     proposal: Cell<Option<Proposal<Inside>>>,
     now: Duration,
 }
@@ -302,9 +311,17 @@ impl Engine for Ce {
         self.core.last_rule.set(None);
         let outcome = match self.core.translate(packet, direction, None, now, &mut self.desk.more) {
             Ok(()) => Ok(()),
-            Err(Stop::Refused(refusal)) => Err(refusal),
+            Err(Stop::Refused(refusal)) => {
+                if let Some(ends) = self.core.nobody.take() {
+                    self.wait_for_the_home(packet, ends, now);
+                }
+                Err(refusal)
+            }
             Err(Stop::Fragment) => {
-                return self.hold.handle(&mut self.core, &mut self.desk, packet, direction, now);
+                let verdict = self.hold.handle(&mut self.core, &mut self.desk, packet, direction, now);
+                // What came in pieces is not answered.
+                self.core.nobody.set(None);
+                return verdict;
             }
         };
         self.desk.close(packet, direction, octets, outcome, now)
@@ -316,7 +333,7 @@ impl Engine for Ce {
 
     fn poll_timeout(&self) -> Option<Duration> {
         let napt = self.core.napt.as_ref().and_then(Napt::poll_timeout);
-        napt.into_iter().chain(self.hold.poll_timeout()).min()
+        napt.into_iter().chain(self.hold.poll_timeout()).chain(self.unsolicited.next()).min()
     }
 
     fn handle_timeout(&mut self, now: Duration) {
@@ -324,6 +341,7 @@ impl Engine for Ce {
         if let Some(napt) = &mut self.core.napt {
             napt.handle_timeout(now);
         }
+        self.answer_unsolicited(now);
     }
 
     fn counters(&self) -> Arc<Counters> {

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use super::{CeMap, protocol_of, refused};
 use crate::map::Psid;
 use crate::mapping::{extract, owner};
-use crate::napt::{Inside, Outside, Remote};
+use crate::napt::{Inside, Outside, Refusal, Remote};
 use crate::siit::{ErrorFlow, Flow, FlowKind};
 use crate::verdict::DropReason;
 
@@ -20,7 +20,12 @@ pub(super) fn packet(map: &CeMap, flow: &Flow<Ipv6Addr>) -> Result<Flow<Ipv4Addr
     if let Some(napt) = map.napt {
         let outside = Outside { addr: dst, port: flow.dst_port };
         let remote = Remote { addr: src, port: flow.src_port };
-        let proposal = napt.propose_inbound(protocol_of(flow.kind)?, outside, remote, map.now).map_err(refused)?;
+        let proposal = napt.propose_inbound(protocol_of(flow.kind)?, outside, remote, map.now).map_err(|refusal| {
+            if (refusal, flow.kind) == (Refusal::NoMapping, FlowKind::Tcp) {
+                map.nobody.set(Some((outside, remote)));
+            }
+            refused(refusal)
+        })?;
         map.proposal.set(Some(proposal));
         out = Flow { dst: proposal.inside.addr, dst_port: proposal.inside.port, ..out };
         if out.kind == FlowKind::Echo {

@@ -329,6 +329,11 @@ impl<K: InsideKey> Napt<K> {
         self.table(protocol).flows.len()
     }
 
+    /// Who may send to a port that is not shared.
+    pub fn filter(&self, protocol: Protocol) -> Filter {
+        self.table(protocol).filter
+    }
+
     /// The outside address.
     pub fn address(&self) -> Ipv4Addr {
         self.addr

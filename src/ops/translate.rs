@@ -186,6 +186,8 @@ impl Session {
     fn tick(&mut self, now: Duration) {
         while let Some(due) = self.engine.poll_timeout().filter(|due| *due <= now) {
             self.engine.handle_timeout(now);
+            // Late answers (RFC 5382 REQ-4) belong to no packet of this line; the counters tell of them.
+            while self.engine.poll_transmit().is_some() {}
             // An engine that is still due has more than one round of work; one that stays due forever must not hang us.
             if self.engine.poll_timeout() == Some(due) && due < now {
                 break;

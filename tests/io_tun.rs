@@ -152,7 +152,7 @@ fn tcp_comes_in_segments_of_many_packets_with_a_true_header() {
     assert!(net.sum(|s| &s.longest_segment) <= 1500);
     assert_eq!(net.sum(|s| &s.contradictions), 0);
     net.running.stop().result.unwrap();
-    let (counters, io) = net.running.counters();
+    let (counters, io) = net.running.meters().sum();
     assert_eq!(io.reads, counters.directions.iter().map(|d| d.received.packets).sum::<u64>());
     assert_eq!(io.reads, net.sum(|s| &s.packets));
     assert_eq!((io.writes, io.write_errors_total()), (io.reads, 0));
@@ -255,10 +255,10 @@ fn timers_fire_without_traffic_and_refused_packets_are_counted() {
     let engine = Clockwork { due, ready: None, late: late.clone() };
     let mut running = run::start(device, vec![engine]).unwrap();
     wait_for("both packets", || {
-        let (_, io) = running.counters();
+        let (_, io) = running.meters().sum();
         io.writes + io.write_errors_total() == 2
     });
-    let (_, io) = running.counters();
+    let (_, io) = running.meters().sum();
     let errors: Vec<_> = io.write_errors().collect();
     assert_eq!((io.writes, errors.len()), (1, 1), "{io:?}");
     assert!(errors[0].0.starts_with("EINVAL") && errors[0].1 == 1);

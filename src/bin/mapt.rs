@@ -1,6 +1,6 @@
 //! `mapt`: the operator's tool.
 use clap::{Parser, Subcommand};
-use mapt::io::{client, push};
+use mapt::io::{client, push, show};
 use mapt::lab;
 use mapt::ops::{cli, translate};
 use std::io::{self, Write};
@@ -23,7 +23,7 @@ enum Command {
     /// Run packets through the engine of a BR or CE: hex lines on stdin, or a capture
     Translate(translate::TranslateArgs),
     /// Ask a running daemon
-    Show(client::ShowArgs),
+    Show(show::ShowArgs),
     /// Put a rule set in force on running daemons, on all or on none
     Push(push::PushArgs),
     /// Join stdin and stdout to a control socket: what `ssh://` targets run on the other machine
@@ -36,7 +36,7 @@ enum Command {
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Ops(command) => print(command.run()),
-        Command::Show(args) => client::show(&args),
+        Command::Show(args) => show::show(&args),
         Command::Push(args) => push::push(&args),
         Command::Relay(args) => client::relay(&args),
         Command::Lab(args) => lab::run(&args),

@@ -1,4 +1,4 @@
-//! `mapt show --from TARGET`: the other end of a daemon's control socket.
+//! The other end of a daemon's control socket, on this machine or by way of ssh.
 
 use std::fmt;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -8,48 +8,13 @@ use std::process::{Child, Command, ExitCode, Stdio};
 use std::str::FromStr;
 use std::time::Duration;
 
-use clap::{Args, Subcommand};
+use clap::Args;
 use serde::de::DeserializeOwned;
 
-use crate::ops::control::{Answer, Ask, Event, Filter, Mapping, Ports, Request};
-use crate::ops::mappings;
+use crate::ops::control::{Answer, Ask, Request};
 
 /// How long a daemon may be silent.
 const PATIENCE: Duration = Duration::from_secs(30);
-
-/// What a running daemon is asked.
-#[derive(Debug, Args)]
-pub struct ShowArgs {
-    #[command(subcommand)]
-    what: What,
-}
-
-#[derive(Debug, Subcommand)]
-enum What {
-    /// The mappings of a CE: who in the home has which port towards whom, and for how long
-    Mappings(MappingsArgs),
-}
-
-#[derive(Debug, Args)]
-struct From {
-    /// The daemon's control socket (`control.socket` of its file), or ssh://HOST[/SOCKET]
-    #[arg(long, value_name = "TARGET")]
-    from: Target,
-    /// Answer in JSON, a line each
-    #[arg(long)]
-    json: bool,
-}
-
-#[derive(Debug, Args)]
-struct MappingsArgs {
-    #[command(flatten)]
-    from: From,
-    #[command(flatten)]
-    filter: Filter,
-    /// Show what is made and what ends, until Ctrl-C
-    #[arg(long)]
-    follow: bool,
-}
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -194,7 +159,7 @@ impl Connection {
     }
 
     /// Waits as long as it takes.
-    fn be_patient(&self) -> io::Result<()> {
+    pub fn be_patient(&self) -> io::Result<()> {
         self.socket.as_ref().map_or(Ok(()), |socket| socket.set_read_timeout(None))
     }
 
@@ -278,61 +243,6 @@ fn only_socket() -> Result<PathBuf, String> {
         [one] => Ok(one.clone()),
         all => Err(format!("there are {} sockets in /run/mapt: name one", all.len())),
     }
-}
-
-/// `mapt show`.
-pub fn show(args: &ShowArgs) -> ExitCode {
-    let out = &mut io::BufWriter::new(io::stdout().lock());
-    let result = match &args.what {
-        What::Mappings(args) => show_mappings(args, out),
-    };
-    match result.and_then(|()| out.flush().map_err(ClientError::Write)) {
-        Ok(()) => ExitCode::SUCCESS,
-        // A reader that went away, such as `head`, is no failure of ours.
-        Err(ClientError::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("mapt: {error}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn show_mappings(args: &MappingsArgs, out: &mut impl Write) -> Result<(), ClientError> {
-    let MappingsArgs { from: From { from, json }, filter, follow } = args;
-    if *follow {
-        let mut connection = Connection::open(from)?;
-        connection.be_patient().map_err(ClientError::Write)?;
-        return connection.ask(Ask::Events(filter.clone()), &[], |event: Event| {
-            match json {
-                true => write_json(out, &event)?,
-                false => writeln!(out, "{}", event.in_words())?,
-            }
-            out.flush()
-        });
-    }
-    let begin = if *json { "{\"mappings\":[".to_owned() } else { mappings::head() };
-    out.write_all(begin.as_bytes()).map_err(ClientError::Write)?;
-    let mut first = true;
-    let mut connection = Connection::open(from)?;
-    let ports: Vec<Ports> = connection.ask(Ask::Mappings(filter.clone()), &[], |mapping: Mapping| {
-        if !json {
-            return out.write_all(mappings::row(&mapping).as_bytes());
-        }
-        if !std::mem::replace(&mut first, false) {
-            out.write_all(b",")?;
-        }
-        Ok(serde_json::to_writer(&mut *out, &mapping)?)
-    })?;
-    let end = match json {
-        true => format!("],\"ports\":{}}}\n", serde_json::to_string(&ports).unwrap_or_default()),
-        false => mappings::sums(&ports),
-    };
-    out.write_all(end.as_bytes()).map_err(ClientError::Write)
-}
-
-fn write_json(out: &mut impl Write, value: &impl serde::Serialize) -> io::Result<()> {
-    serde_json::to_writer(&mut *out, value)?;
-    out.write_all(b"\n")
 }
 
 #[cfg(test)]

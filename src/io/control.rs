@@ -190,6 +190,17 @@ struct Client {
     former: Option<Box<RuleSet>>,
 }
 
+/// A text in pieces of whole lines.
+fn pieces(text: &str) -> impl Iterator<Item = &str> {
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        let end = rest[..rest.floor_char_boundary(BATCH)].rfind('\n').map_or(rest.len(), |end| end + 1);
+        let (piece, after) = rest.split_at(end);
+        rest = after;
+        Some(piece).filter(|piece| !piece.is_empty())
+    })
+}
+
 /// The client is gone or stuck, or has been told what was wrong with its line.
 struct Gone;
 
@@ -243,6 +254,27 @@ impl Client {
 
     async fn answer(&mut self, ask: Ask, service: &Service) -> Result<(), Gone> {
         match ask {
+            Ask::Status => self.finish(service.standing.status().await).await,
+            Ask::Version => self.finish(Ok(service.standing.program())).await,
+            Ask::Rules => match service.rules().await {
+                Ok(text) => {
+                    for lines in pieces(&text) {
+                        self.say(Answer::<_, ()>::Row(lines)).await?;
+                    }
+                    self.finish(Ok(())).await
+                }
+                Err(reason) => self.fail(reason).await,
+            },
+            Ask::Routes => match service.standing.routes(true).await {
+                Ok((rows, sums)) => {
+                    for row in rows {
+                        self.say(Answer::<_, ()>::Row(row)).await?;
+                    }
+                    self.finish(Ok((service.standing.now().plan.tun.clone(), sums))).await
+                }
+                Err(error) => self.fail(error.to_string()).await,
+            },
+            Ask::Counters => self.finish(Ok(service.standing.meters.document())).await,
             Ask::Mappings(filter) => {
                 let mut place = Some(Place::default());
                 while let Some(from) = place {

@@ -16,13 +16,15 @@ use tokio::sync::mpsc;
 use super::control::{Control, ControlError};
 use super::events::Hub;
 use super::live::{Candidate, Chosen, Live};
+use super::netlink::Netlink;
 use super::pcp::{PcpError, Server, Sockets};
 use super::plan::{Plan, Program};
 use super::run::{self, RunError, Running};
 use super::saved;
 use super::service::{Act, Service};
 use super::setup::{self, SetupError};
-use super::{report, tun};
+use super::standing::Standing;
+use super::tun;
 use crate::ops;
 use crate::ops::engine::Machine;
 
@@ -150,7 +152,15 @@ fn serve(file: PathBuf, chosen: Chosen) -> Result<(), DaemonError> {
         let (acts, mut asked) = mpsc::channel(16);
         // A task that waits, where nobody listens.
         let events = jobs.first().map(|jobs| Arc::new(Hub::new(jobs.clone(), live.config.log_mappings)));
-        let service = |events| Arc::new(Service { acts, events, jobs });
+        let standing = Arc::new(Standing {
+            in_force: live.look(),
+            meters: running.meters().clone(),
+            offloads: offloads.to_string(),
+            queues,
+            started: jiff::Timestamp::now(),
+            kernel: Netlink::connect().map_err(SetupError::from)?.into(),
+        });
+        let service = |events| Arc::new(Service { acts, events, jobs, standing });
         let _served = control.zip(events.clone()).map(|(control, events)| control.serve(service(events)));
         let Live { plan, installed, .. } = &live;
         print(&format!(
@@ -171,8 +181,7 @@ fn serve(file: PathBuf, chosen: Chosen) -> Result<(), DaemonError> {
         live.installed.remove().await;
         let stopped = running.stop();
         saved::leave(&live.plan, &stopped);
-        let (engines, io) = running.counters();
-        print(&report::table(&live.plan.tun, &engines, &io));
+        print(&running.meters().document().table(&live.plan.tun));
         Ok(stopped.result?)
     })
 }
@@ -197,8 +206,7 @@ async fn attend(
                 pcp.inspect(|pcp| pcp.changed());
             }
             _ = signals.report.recv() => {
-                let (engines, io) = running.counters();
-                print(&report::table(&live.plan.tun, &engines, &io));
+                print(&running.meters().document().table(&live.plan.tun));
             }
             Some(act) = asked.recv() => {
                 held.act(act, live).await;

@@ -10,10 +10,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use tokio::sync::watch;
 
 use super::plan::{Plan, Program};
 use super::run::Jobs;
 use super::setup::{Installed, RouteCounts, SetupError};
+use super::standing::InForce;
 use crate::config::{Config, Findings, Loaded, Role, RuleSet};
 use crate::ops::control::Version;
 use crate::ops::diff::Difference;
@@ -82,8 +84,8 @@ pub struct Chosen {
     /// The largest version that ever was in force here.
     highest: u64,
     history: Option<History>,
-    /// Whether the history has these rules as its newest.
-    kept: bool,
+    /// Since when the history has these rules as its newest; `None` where it has not.
+    kept: Option<Timestamp>,
 }
 
 impl Chosen {
@@ -116,7 +118,7 @@ impl Chosen {
 
     fn of_file(config: Config, text: String, highest: u64, history: Option<History>) -> Chosen {
         let highest = highest.max(config.provisioning.version);
-        Chosen { config, text, origin: Origin::File, highest, history, kept: false }
+        Chosen { config, text, origin: Origin::File, highest, history, kept: None }
     }
 
     fn between(
@@ -149,8 +151,8 @@ impl Chosen {
                     ),
                     Err(findings) => tracing::warn!("{what} is in force; the file cannot be used: {findings}"),
                 }
-                let config = warned(loaded);
-                Ok(Chosen { config, text, origin: entry.origin, highest, history: Some(history), kept: true })
+                let (config, kept) = (warned(loaded), Some(entry.at));
+                Ok(Chosen { config, text, origin: entry.origin, highest, history: Some(history), kept })
             }
             Err(findings) => {
                 tracing::warn!("{what} does not fit this configuration, the rules are those of the file: {findings}");
@@ -240,38 +242,74 @@ pub struct Live {
     /// The configuration.
     pub config: Config,
     /// What it does to the host.
-    pub plan: Plan,
+    pub plan: Arc<Plan>,
     /// What of that is done.
     pub installed: Installed,
     jobs: Vec<Jobs<Machine>>,
     origin: Origin,
     highest: u64,
     history: Option<History>,
+    /// Since when the rules are in force.
+    since: Timestamp,
     pending: Option<Pending>,
     /// Counts changes.
     generation: u64,
+    /// Those who only look.
+    lookers: watch::Sender<Arc<InForce>>,
 }
 
 impl Live {
     /// A daemon that has just started. Rules out of the file begin its history.
     pub fn new(file: PathBuf, chosen: Chosen, plan: Plan, installed: Installed, jobs: Vec<Jobs<Machine>>) -> Live {
         let Chosen { config, text, origin, highest, history, kept } = chosen;
-        let text = text.into();
-        let mut live =
-            Live { file, text, config, plan, installed, jobs, origin, highest, history, pending: None, generation: 0 };
+        let (text, plan, since) = (text.into(), Arc::new(plan), kept.unwrap_or_else(Timestamp::now));
+        let seen = InForce { config: config.clone(), plan: plan.clone(), origin, since, confirm_until: None };
+        let mut live = Live {
+            file,
+            text,
+            config,
+            plan,
+            installed,
+            jobs,
+            origin,
+            highest,
+            history,
+            since,
+            pending: None,
+            generation: 0,
+            lookers: watch::Sender::new(Arc::new(seen)),
+        };
         if let Some(history) = &live.history {
             // Rules of the file's own do not go back.
-            let pending = if kept { history.pending() } else { history.clear_pending().map(|()| None) };
+            let pending = if kept.is_some() { history.pending() } else { history.clear_pending().map(|()| None) };
             match pending {
                 Ok(pending) => live.pending = pending,
                 Err(error) => tracing::warn!("{error}"),
             }
-            if !kept && let Err(error) = history.accept(&text_of(&live.config), origin, Timestamp::now()) {
+            if kept.is_none()
+                && let Err(error) = history.accept(&text_of(&live.config), origin, Timestamp::now())
+            {
                 // It translates all the same: a border without history is better than none.
                 tracing::error!("{error}: this rule set is in force and not in the history");
             }
         }
+        live.tell();
         live
+    }
+
+    /// What is in force, now and whenever it changes.
+    pub fn look(&self) -> watch::Receiver<Arc<InForce>> {
+        self.lookers.subscribe()
+    }
+
+    fn tell(&self) {
+        self.lookers.send_replace(Arc::new(InForce {
+            config: self.config.clone(),
+            plan: self.plan.clone(),
+            origin: self.origin,
+            since: self.since,
+            confirm_until: self.pending.as_ref().map(|pending| pending.until),
+        }));
     }
 
     /// The version in force.
@@ -403,6 +441,7 @@ impl Live {
         };
         history.clear_pending()?;
         self.pending = None;
+        self.tell();
         Ok(self.version())
     }
 
@@ -417,6 +456,7 @@ impl Live {
         if let Some(pending) = &mut self.pending {
             pending.until = Timestamp::now().checked_add(Duration::from_secs(10)).unwrap_or(Timestamp::MAX);
         }
+        self.tell();
     }
 
     /// Puts the former set in force again, now.
@@ -428,6 +468,7 @@ impl Live {
         let Some(text) = former else {
             history.clear_pending()?;
             self.pending = None;
+            self.tell();
             return Err(ChangeError::Unwanted(format!("`{}` is no longer in the history", pending.back_to)));
         };
         let set = RuleSet::load(&text, Path::new(&pending.back_to)).map_err(ChangeError::Config)?.value;
@@ -455,6 +496,7 @@ impl Live {
             history.clear_pending()?;
         }
         self.pending = None;
+        self.tell();
         Ok(changed)
     }
 
@@ -500,10 +542,14 @@ impl Live {
         self.installed.narrow(&plan).await;
         let versions = (self.config.provisioning.version, config.provisioning.version);
         self.highest = self.highest.max(config.provisioning.version);
-        (self.config, self.plan, self.origin) = (config, plan, origin);
+        if !same_rules(&self.config, &config) {
+            self.since = Timestamp::now();
+        }
+        (self.config, self.plan, self.origin) = (config, Arc::new(plan), origin);
         if pending.is_some() {
             self.pending = pending;
         }
+        self.tell();
         Ok(Changed { versions, routes: (routes, self.installed.route_count()), mappings, waiting: Vec::new() })
     }
 
@@ -537,6 +583,12 @@ impl Live {
         }
         Ok(pending)
     }
+}
+
+fn same_rules(a: &Config, b: &Config) -> bool {
+    let (a, b) = (&a.provisioning, &b.provisioning);
+    (a.version, &a.date, a.table.set_dmr()) == (b.version, &b.date, b.table.set_dmr())
+        && a.table.rules() == b.table.rules()
 }
 
 fn milliseconds(since: Instant) -> f64 {

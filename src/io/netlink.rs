@@ -459,6 +459,21 @@ impl Netlink {
         Ok(found.iter().find(same).map_or("gone by now".to_owned(), |found| found.describe(&links)))
     }
 
+    /// For each of these routes what has its destination, table and metric, in words. It lists whole tables.
+    pub async fn those_in_the_way(&self, of: &[Route]) -> Result<Vec<Option<String>>, NetlinkError> {
+        let family = |route: &Route| route.destination.addr().is_ipv4();
+        let tables: HashSet<(bool, u32)> = of.iter().map(|route| (family(route), route.table)).collect();
+        let links = if of.is_empty() { HashMap::new() } else { self.links().await? };
+        let mut there = HashMap::new();
+        for (ipv4, table) in tables {
+            let family = if ipv4 { AddressFamily::Inet } else { AddressFamily::Inet6 };
+            let found = self.dump(family, 0, table).await?;
+            there.extend(found.into_iter().map(|f| ((f.route.destination, f.route.table, f.route.metric), f)));
+        }
+        let place = |route: &Route| (route.destination, route.table, route.metric);
+        Ok(of.iter().map(|route| there.get(&place(route)).map(|found| found.describe(&links))).collect())
+    }
+
     /// Removes routes of ours; what is gone already is no error, anything else a warning.
     pub async fn remove_routes(&self, link: &Link, routes: &[Route]) {
         self.delete(routes.iter().map(|route| route.message(link.index))).await;

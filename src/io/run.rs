@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::tun::{Device, Tun};
 use crate::engine::Engine;
+use crate::ops::counters::{self as ops, DeviceIo};
 use crate::stats::{Counters, Snapshot};
 use crate::verdict::Verdict;
 use crate::wire::PacketBuf;
@@ -104,6 +105,55 @@ impl IoSnapshot {
         for (mine, theirs) in self.write_errors.iter_mut().zip(other.write_errors) {
             *mine += theirs;
         }
+    }
+}
+
+impl From<IoSnapshot> for DeviceIo {
+    fn from(io: IoSnapshot) -> DeviceIo {
+        DeviceIo {
+            read: io.reads,
+            written: io.writes,
+            refused: io.write_errors_total(),
+            waits: io.waits,
+            short_reads: io.short_reads,
+            errors: io.write_errors().map(|(error, count)| (error.to_owned(), count)).collect(),
+        }
+    }
+}
+
+/// The counters of every queue, readable while they count.
+#[derive(Clone, Debug)]
+pub struct Meters {
+    engines: Vec<Arc<Counters>>,
+    queues: Vec<Arc<IoCounters>>,
+    epoch: Instant,
+}
+
+impl Meters {
+    /// By queue.
+    pub fn by_queue(&self) -> impl Iterator<Item = (Snapshot, IoSnapshot)> + '_ {
+        self.engines.iter().zip(&self.queues).map(|(engine, queue)| (engine.snapshot(), queue.snapshot()))
+    }
+
+    /// The sums over all queues.
+    pub fn sum(&self) -> (Snapshot, IoSnapshot) {
+        let mut sum = (Snapshot::default(), IoSnapshot::default());
+        for (engine, queue) in self.by_queue() {
+            sum.0.add(&engine);
+            sum.1.add(&queue);
+        }
+        sum
+    }
+
+    /// Since the threads began.
+    pub fn uptime(&self) -> Duration {
+        self.epoch.elapsed()
+    }
+
+    /// The sums as others are told of them.
+    pub fn document(&self) -> ops::Counters {
+        let (engines, io) = self.sum();
+        ops::Counters::of(&engines, io.into(), self.uptime().as_secs_f64())
     }
 }
 
@@ -221,8 +271,7 @@ pub struct Running<E> {
     name: String,
     threads: Vec<JoinHandle<(E, Result<(), RunError>)>>,
     inboxes: Vec<Arc<Inbox<E>>>,
-    engines: Vec<Arc<Counters>>,
-    queues: Vec<Arc<IoCounters>>,
+    meters: Meters,
     ended: mpsc::UnboundedReceiver<()>,
     epoch: Instant,
 }
@@ -247,16 +296,15 @@ pub fn start<E: Engine + 'static>(device: Device, engines: Vec<E>) -> Result<Run
         name: device.name,
         threads: Vec::new(),
         inboxes: Vec::new(),
-        engines: Vec::new(),
-        queues: Vec::new(),
+        meters: Meters { engines: Vec::new(), queues: Vec::new(), epoch },
         ended,
         epoch,
     };
     for (queue, (tun, engine)) in device.queues.into_iter().zip(engines).enumerate() {
         let counters = Arc::new(IoCounters::default());
         let inbox = Arc::new(Inbox::new()?);
-        running.engines.push(engine.counters());
-        running.queues.push(counters.clone());
+        running.meters.engines.push(engine.counters());
+        running.meters.queues.push(counters.clone());
         running.inboxes.push(inbox.clone());
         let worker = Queue { name: running.name.clone(), tun, engine, counters, inbox: inbox.clone(), epoch };
         let tell = EndTeller(ended_tx.clone(), inbox);
@@ -290,16 +338,9 @@ impl<E> Running<E> {
         self.inboxes.iter().map(|inbox| Jobs(Arc::clone(inbox))).collect()
     }
 
-    /// The sums over all queues.
-    pub fn counters(&self) -> (Snapshot, IoSnapshot) {
-        let (mut engines, mut queues) = (Snapshot::default(), IoSnapshot::default());
-        for engine in &self.engines {
-            engines.add(&engine.snapshot());
-        }
-        for queue in &self.queues {
-            queues.add(&queue.snapshot());
-        }
-        (engines, queues)
+    /// The counters of all queues, for whoever reads them.
+    pub fn meters(&self) -> &Meters {
+        &self.meters
     }
 
     /// Stops every thread and closes the device.

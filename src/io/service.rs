@@ -6,11 +6,13 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::events::Hub;
 use super::run::Jobs;
+use super::standing::Standing;
 use crate::config::RuleSet;
 use crate::ops::control::{Filter, Mapping, Ports, Version};
 use crate::ops::engine::Machine;
 use crate::ops::mappings::{self, Place};
 use crate::ops::push::{Committed, Offer, Prepared};
+use crate::ops::rules_text::rules_text;
 
 /// Flows listed between two bursts.
 const PAGE: usize = 256;
@@ -61,6 +63,8 @@ pub struct Service {
     pub events: Arc<Hub>,
     /// Ways to the engines, by queue.
     pub jobs: Vec<Jobs<Machine>>,
+    /// What needs no asking.
+    pub standing: Arc<Standing>,
 }
 
 impl Service {
@@ -76,6 +80,14 @@ impl Service {
     /// Ports and flows, by protocol.
     pub async fn ports(&self) -> Result<Vec<Ports>, String> {
         self.ask(|machine, _| mappings::ports(machine)).await?
+    }
+
+    /// The rule set in force, as text.
+    pub async fn rules(&self) -> Result<String, String> {
+        let provisioning = self.standing.now().config.provisioning.clone();
+        // 100,000 rules take a while.
+        let text = move || rules_text(provisioning.version, provisioning.date.as_deref(), &provisioning.table);
+        tokio::task::spawn_blocking(text).await.map_err(|_| ENDING.to_owned())
     }
 
     /// Has something done, and waits for it.

@@ -30,6 +30,16 @@ pub struct Request {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Ask {
+    /// What the daemon is and has in force.
+    Status,
+    /// Which program it is.
+    Version,
+    /// The rule set in force: its YAML text in pieces, a row each.
+    Rules,
+    /// The routes that are wanted beside those that the kernel has, a row each.
+    Routes,
+    /// All counters.
+    Counters,
     /// The flows of a CE's NAPT, a row each.
     Mappings(Filter),
     /// What is made and what ends in a CE's NAPT, a row each, until the client goes.

@@ -2,6 +2,7 @@
 use super::cli::Output;
 use super::files;
 use super::text::{self, BitField, counted};
+use crate::config::{Document, Findings, RuleSet};
 use crate::map::{EndUserPrefix, Ipv6Prefix, Provisioning, Rule, RuleId, RuleTable};
 use serde::Serialize;
 use std::collections::HashMap;
@@ -56,6 +57,16 @@ pub fn run(file: &Path, json: bool) -> Output {
         out.print(&in_words(&provisioning));
     }
     out
+}
+
+/// Shows a rule set out of its text.
+pub fn text(text: &str, json: bool) -> Result<String, Findings> {
+    let set = RuleSet::load(text, Path::new("the daemon's rules"))?.value;
+    let provisioning = Document::Rules(set).provisioning();
+    Ok(match json {
+        true => serde_json::to_string(&answer(&provisioning)).unwrap_or_default() + "\n",
+        false => in_words(&provisioning),
+    })
 }
 
 fn answer(provisioning: &Provisioning) -> Answer<'_> {

@@ -112,7 +112,7 @@ impl<K: InsideKey> Table<K> {
         let mut kept = 0;
         for (_, flow) in all().skip(surplus) {
             let shared = old.index(flow).is_some_and(|index| old.ports.used(index) == Use::Shared);
-            let adopted = self.adopt(&old.was(flow), shared);
+            let adopted = self.adopt_unmet(&old.was(flow), shared);
             kept += usize::from(adopted.is_some());
             if let Some(id) = adopted.filter(|_| old.flows.is_held(flow)) {
                 self.flows.hold(id);

@@ -1,6 +1,6 @@
 //! Flows out of one process and into the next.
 use std::cmp::Reverse;
-use std::collections::BTreeSet;
+use std::collections::HashSet;
 use std::time::Duration;
 
 use super::change::ORDER;
@@ -147,13 +147,14 @@ impl<K: InsideKey> Napt<K> {
         let left = |mapping: &SavedMapping<K>| mapping.lifetime.checked_sub(away).filter(|left| !left.is_zero());
         let sound = |m: &&SavedMapping<K>| m.origin != Origin::Static && m.protocol != Protocol::Icmp;
         let of_kind = |peer: bool| mappings.iter().filter(sound).filter(move |m| m.remote.is_some() == peer);
-        let held: BTreeSet<_> = of_kind(true).filter(|m| left(m).is_some()).map(|m| (m.protocol, m.port)).collect();
+        let asked = of_kind(true).filter(|m| left(m).is_some());
+        let held: HashSet<_> = asked.map(|m| (m.protocol, m.inside, m.remote, m.port)).collect();
         let mut restored = Restored::default();
         for mapping in of_kind(false) {
             let SavedMapping { protocol, inside, port, origin, ref allowed, .. } = *mapping;
             let Some(left) = left(mapping) else { continue };
             let table = &mut self.tables[protocol as usize];
-            if table.ports.of_inside(&inside).is_none() && port > 0 && table.pin(port, inside) {
+            if table.ports.of_inside(&inside).is_none() && port > 0 && table.pin_unnoted(port, inside) {
                 let until = Some(deadline(clock, left));
                 self.explicit.set_map(protocol, port, Map { inside, origin, until, allowed: allowed.clone() });
                 restored.mappings += 1;
@@ -170,7 +171,7 @@ impl<K: InsideKey> Napt<K> {
                 restored.refused += 1;
                 continue;
             };
-            let held = held.contains(&(flow.protocol, flow.port));
+            let held = held.contains(&(flow.protocol, flow.inside, flow.remote, flow.port));
             if !held && table.flows.end(was.tcp.idle(), was.since) <= now {
                 restored.expired += 1;
             } else if table.adopt(&was, flow.shared).is_some() {
@@ -206,7 +207,7 @@ impl<K: InsideKey> Napt<K> {
             }
         }
         for table in &mut self.tables {
-            self.explicit.of(table.protocol).for_each(|(port, inside)| _ = table.pin(port, inside));
+            self.explicit.of(table.protocol).for_each(|(port, inside)| _ = table.pin_unnoted(port, inside));
         }
         restored
     }

@@ -30,6 +30,14 @@ pub(super) struct Choice {
     pub(super) version: u64,
 }
 
+/// What a walk over shared ports finds.
+enum Walk {
+    /// A port where the new flow may stand.
+    Unused(PortIndex),
+    /// None; perhaps a flow whose end makes one.
+    Used(Option<Id>),
+}
+
 impl<K: InsideKey> Table<K> {
     /// Where a new flow would stand. Reads only.
     pub(super) fn choose(&self, inside: &K, remote: Remote, draw: u64, now: Tick) -> Result<Choice, Refusal> {
@@ -42,6 +50,7 @@ impl<K: InsideKey> Table<K> {
         };
         let free = self.ports.pick(class, inside.port(), draw);
         let shares = self.shares(remote);
+        let mut same_remote = None;
         if !shares && let Some(index) = free {
             return self.with_room(index, false, now);
         }
@@ -52,11 +61,16 @@ impl<K: InsideKey> Table<K> {
             {
                 return self.with_room(index, true, now);
             }
-            if let Some(index) = free.or_else(|| self.walk_shared(remote, draw)) {
+            if let Some(index) = free {
                 return self.with_room(index, true, now);
             }
+            match self.walk_shared(remote, draw, now) {
+                Walk::Unused(index) => return self.with_room(index, true, now),
+                Walk::Used(over) => same_remote = over,
+            }
         }
-        let victim = self.port_victim(remote, draw, now).ok_or(Refusal::Exhausted)?;
+        // Those at the heads of the lists may all be towards elsewhere: then a few ports by their flow to `remote`.
+        let victim = self.port_victim(remote, now).or(same_remote).ok_or(Refusal::Exhausted)?;
         let index = self.flows.get(victim).and_then(|flow| self.index(flow)).ok_or(Refusal::Exhausted)?;
         let shared = self.ports.used(index) == Use::Shared && self.ports.flows(index) > 1 || shares;
         Ok(Choice { index, shared, victim: Some(victim), version: self.version() })
@@ -67,7 +81,7 @@ impl<K: InsideKey> Table<K> {
         let index = self.ports.index(port).filter(|_| port != 0)?;
         let shared = match self.ports.used(index) {
             Use::Free => false,
-            Use::Shared => self.flows.at_port(port, remote).is_none().then_some(true)?,
+            Use::Shared => (self.threshold.is_some() && self.flows.at_port(port, remote).is_none()).then_some(true)?,
             Use::Own(_) => return None,
         };
         let fits = self.ports.of_inside(inside).is_none() && !self.flows.is_full();
@@ -92,10 +106,26 @@ impl<K: InsideKey> Table<K> {
             .min_by_key(|(_, load)| *load)
     }
 
-    fn walk_shared(&self, remote: Remote, draw: u64) -> Option<PortIndex> {
+    /// A shared port without a flow to this remote endpoint, out of a few; else the first flow to it that is over.
+    fn walk_shared(&self, remote: Remote, draw: u64, now: Tick) -> Walk {
         let shared = self.ports.shared();
         let start = scale(mix(draw, 0), shared.len());
-        shared.iter().cycle().skip(start).take(shared.len().min(WALK)).copied().find(|i| self.is_unused(*i, remote))
+        let mut over = None;
+        for &index in shared.iter().cycle().skip(start).take(shared.len().min(WALK)) {
+            match self.ports.port(index).and_then(|port| self.flows.at_port(port, remote)) {
+                None => return Walk::Unused(index),
+                Some((id, flow)) if over.is_none() && self.is_over(flow, now) => over = Some(id),
+                Some(_) => {}
+            }
+        }
+        Walk::Used(over)
+    }
+
+    /// Whether a flow has expired, or may give way to a new one.
+    fn is_over(&self, flow: &Flow<K>, now: Tick) -> bool {
+        let closed = flow.tcp.is_closing() && self.flows.since(flow).after(CLOSED) <= now;
+        let unanswered = self.protocol == Protocol::Tcp && self.flows.has_waited(flow, now, UNANSWERED);
+        self.flows.is_expired(flow, now) || (closed || unanswered) && !self.flows.is_held(flow)
     }
 
     fn is_unused(&self, index: PortIndex, remote: Remote) -> bool {
@@ -119,7 +149,7 @@ impl<K: InsideKey> Table<K> {
     }
 
     /// A flow whose end leaves its port to a new one towards `remote`, in the same order.
-    fn port_victim(&self, remote: Remote, draw: u64, now: Tick) -> Option<Id> {
+    fn port_victim(&self, remote: Remote, now: Tick) -> Option<Id> {
         let fits = |(_, flow): &(Id, &Flow<K>)| self.leaves_its_port(flow, remote);
         let expired = [Idle::Short, Idle::Established, Idle::Closing].into_iter().find_map(|idle| {
             let expired = self.flows.idling(idle).take_while(|(_, flow)| self.flows.is_expired(flow, now));
@@ -130,8 +160,7 @@ impl<K: InsideKey> Table<K> {
             let waiting = (self.protocol == Protocol::Tcp).then(|| self.flows.waiting_longest(now, UNANSWERED));
             waiting?.take(LOOKED_AT).find(fits)
         });
-        // Those at the heads of the lists may all be towards elsewhere: then a few ports by their flow to `remote`.
-        found.or_else(|| self.same_remote(remote, draw, now)).map(|(id, _)| id)
+        found.map(|(id, _)| id)
     }
 
     /// TCP that has been closed for a while, the longest first.
@@ -144,17 +173,6 @@ impl<K: InsideKey> Table<K> {
         self.index(flow).is_some_and(|index| {
             let alone = self.ports.flows(index) == 1 && !self.ports.is_pinned(index);
             alone || self.threshold.is_some() && self.ports.used(index) == Use::Shared && flow.remote == remote
-        })
-    }
-
-    fn same_remote(&self, remote: Remote, draw: u64, now: Tick) -> Option<(Id, &Flow<K>)> {
-        let shared = self.ports.shared();
-        let start = scale(mix(draw, 0), shared.len());
-        let some = shared.iter().cycle().skip(start).take(shared.len().min(WALK));
-        some.filter_map(|index| self.flows.at_port(self.ports.port(*index)?, remote)).find(|(_, flow)| {
-            let closed = flow.tcp.is_closing() && self.flows.since(flow).after(CLOSED) <= now;
-            let unanswered = self.protocol == Protocol::Tcp && self.flows.has_waited(flow, now, UNANSWERED);
-            self.flows.is_expired(flow, now) || (closed || unanswered) && !self.flows.is_held(flow)
         })
     }
 }

@@ -122,10 +122,15 @@ impl<K: InsideKey> Table<K> {
     /// nothing changed, where its port is not of the set or serves others, where its ends have a flow, and where there
     /// is no room. An endpoint with a pinned port may have another one as well; what is pinned is then pinned again.
     pub(super) fn adopt(&mut self, was: &Was<K>, shared: bool) -> Option<Id> {
+        let meets = self.flows.at_port(was.port, was.remote).or_else(|| self.flows.between(&was.inside, was.remote));
+        if meets.is_some() { None } else { self.adopt_unmet(was, shared) }
+    }
+
+    /// The same for a flow whose ends have none here, as those of one table have not.
+    pub(super) fn adopt_unmet(&mut self, was: &Was<K>, shared: bool) -> Option<Id> {
         let index = self.ports.index(was.port)?;
         let used = if shared { Use::Shared } else { Use::Own(was.inside) };
-        let meets = self.flows.at_port(was.port, was.remote).or_else(|| self.flows.between(&was.inside, was.remote));
-        if meets.is_some() || self.flows.is_full() || !self.ports.add_flow(index, used) {
+        if self.flows.is_full() || !self.ports.add_flow(index, used) {
             return None;
         }
         let Some(id) = self.flows.insert_as(was) else {
@@ -201,11 +206,17 @@ impl<K: InsideKey> Table<K> {
     pub(super) fn pin(&mut self, port: u16, inside: K) -> bool {
         let Some(index) = self.ports.index(port) else { return false };
         let was_free = self.ports.used(index) == Use::Free;
-        let pinned = self.ports.pin(index, inside);
-        self.version += u64::from(pinned);
+        let pinned = self.pin_unnoted(port, inside);
         if pinned && was_free {
             self.log.push(EventKind::Made, inside, port, None);
         }
+        pinned
+    }
+
+    /// The same where it is no event: it was so before.
+    pub(super) fn pin_unnoted(&mut self, port: u16, inside: K) -> bool {
+        let pinned = self.ports.index(port).is_some_and(|index| self.ports.pin(index, inside));
+        self.version += u64::from(pinned);
         pinned
     }
 

@@ -14,13 +14,14 @@ use mapt::wire::VnetHdr;
 
 type Body = fn(&[u8]);
 
-const TARGETS: [(&str, Body); 7] = [
+const TARGETS: [(&str, Body); 8] = [
     ("wire", bodies::wire),
     ("ce", bodies::ce),
     ("br", bodies::br),
     ("pair", bodies::pair),
     ("pcp", bodies::pcp),
     ("config", bodies::config),
+    ("control", bodies::control),
     ("saved", bodies::saved),
 ];
 
@@ -83,6 +84,11 @@ fn config() {
 }
 
 #[test]
+fn control() {
+    replay_corpus("control");
+}
+
+#[test]
 fn saved() {
     replay_corpus("saved");
 }
@@ -109,6 +115,7 @@ fn seeds_of(target: &str) -> Vec<(String, Vec<u8>)> {
         "pair" => pair_seeds(),
         "pcp" => pcp_seeds(),
         "saved" => saved_seeds(),
+        "control" => control_seeds(),
         _ => config_seeds(),
     }
 }
@@ -730,4 +737,37 @@ proptest::proptest! {
         }
         bodies::pcp(&input);
     }
+}
+
+/// Lines of `bodies/control.rs`: each ask, answers of each kind, targets, questions, rule sets.
+fn control_seeds() -> Vec<(String, Vec<u8>)> {
+    let rules = |rule: &str| format!("version: 3\ndmr-ipv6-prefix: 2001:db8:ffff::/64\nrules:\n  - {{{rule}}}\n");
+    let base = "rule-ipv6-prefix: 2001:db8::/40, rule-ipv4-prefix: 192.0.2.0/24, ea-len: 16";
+    let mapping = r#"{"protocol":"udp","inside":"192.168.1.2:4000","outside":"192.0.2.18:1232","remote":null,"origin":"own","state":"answered","idle":0.3,"expires-in":299.7}"#;
+    let event = r#"{"at":"2026-11-23T00:00:00Z","event":"ended","why":"expired","protocol":"tcp","inside":"192.168.1.2:4000","outside":"192.0.2.18:1232","remote":"198.51.100.2:443"}"#;
+    let seeds: [(&str, String); 22] = [
+        ("mappings", r#"{"mapt":1,"ask":{"mappings":{}}}"#.into()),
+        ("filter", r#"{"mapt":1,"ask":{"mappings":{"protocol":"tcp","inside":"192.168.1.2:4000","outside-port":1232,"remote":"198.51.100.2"}}}"#.into()),
+        ("events", r#"{"mapt":1,"ask":{"events":{"protocol":"icmp"}}}"#.into()),
+        ("prepare", r#"{"mapt":1,"ask":{"prepare":{"octets":100,"force":true,"confirm-within":300}}}"#.into()),
+        ("commit", "{\"mapt\":1,\"ask\":\"commit\"}\n{\"mapt\":1,\"ask\":\"revert\"}\n".into()),
+        ("confirm", r#"{"mapt":1,"ask":"confirm"}"#.into()),
+        ("version", r#"{"mapt":2,"ask":"weather"}"#.into()),
+        ("unknown", r#"{"mapt":1,"ask":"weather","more":[]}"#.into()),
+        ("row", format!("{{\"row\":{mapping}}}")),
+        ("event", format!("{{\"row\":{event}}}")),
+        ("done", r#"{"done":[{"protocol":"icmp","ports":252,"in-use":1,"shared":0,"flows":1}]}"#.into()),
+        ("error", r#"{"error":"no request: EOF"}"#.into()),
+        ("prepared", r#"{"done":{"role":"br","instance":"br","before":{"version":1,"date":null},"after":{"version":2,"date":"2026-11-22T00:00:00Z"},"same":false,"rules":{"added":1,"removed":0,"changed":0,"customers":0,"names":["+a"]},"routes":{"added":1,"removed":0,"changed":0},"notes":[],"took":1.5}}"#.into()),
+        ("committed", r#"{"done":{"version":{"version":2,"date":null},"mappings-kept":null,"mappings-purged":3,"confirm-until":"2026-11-23T00:00:00Z","took":0.2}}"#.into()),
+        ("targets", "/run/mapt/br.sock\nssh://root@br1:2222/run/x.sock\nssh://[2001:db8::7]\nssh://-x\n".into()),
+        ("questions", "192.0.2.18:1232\n2026-11-05T10:00:00Z 192.0.2.18:80 spam\n2001:db8:12:34ab::1\n2001:db8:9002::1\n203.0.113.64\n# x\n".into()),
+        ("commas", "2026-11-05T10:00:00+01:00,192.0.2.300:1,x\n2026-11-05T10:00:00Z\n2001:db8:ffff::c000:201\n".into()),
+        ("rules-shared", rules(&format!("name: a, {base}, psid-offset: 4, forwarding: true"))),
+        ("rules-quoted", rules(&format!("name: 'a \"b\\c: {{}}#', {base}"))),
+        ("rules-psid", rules("rule-ipv6-prefix: 2001:db8:99::/48, rule-ipv4-prefix: 198.51.100.7/32, ea-len: 0, psid-len: 8, psid: 52")),
+        ("rules-prefix", rules("rule-ipv6-prefix: 2001:db8::/48, rule-ipv4-prefix: 192.0.3.0/28, ea-len: 2, dmr-ipv6-prefix: 64:ff9b::/96")),
+        ("rules-none", "rules: []\nversion: 0xff\ndate: 1990-12-31T23:59:60Z\n".into()),
+    ];
+    seeds.into_iter().map(|(name, text)| (name.to_owned(), text.into_bytes())).collect()
 }

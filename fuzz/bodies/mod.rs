@@ -3,6 +3,7 @@
 #![allow(dead_code, unused_imports)]
 
 mod config;
+mod control;
 mod engine;
 pub mod oracle;
 mod pair;
@@ -11,6 +12,7 @@ mod saved;
 mod wire;
 
 pub use config::config;
+pub use control::control;
 pub use engine::{br, ce};
 pub use pair::pair;
 pub use pcp::pcp;

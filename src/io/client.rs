@@ -85,11 +85,19 @@ impl FromStr for Target {
             }
             _ => (host, None),
         };
+        let (user, name) = host.rsplit_once('@').map_or((None, host), |(user, name)| (Some(user), name));
+        let name = match name.strip_prefix('[').and_then(|name| name.strip_suffix(']')) {
+            Some(name) => name,
+            None if name.contains([':', '[', ']']) => {
+                return Err(format!("`{name}`: an IPv6 address stands in brackets"));
+            }
+            None => name,
+        };
+        let host = user.map_or(name.to_owned(), |user| format!("{user}@{name}"));
         // One that begins with a hyphen would be an option of ssh.
-        if host.is_empty() || host.starts_with('-') {
+        if name.is_empty() || host.starts_with('-') {
             return Err(format!("`{host}` is no host: expected ssh://HOST[/SOCKET]"));
         }
-        let host = host.replace(['[', ']'], "");
         Ok(Target::Ssh { host, port, socket: socket.filter(|socket| socket != "/") })
     }
 }
@@ -99,7 +107,11 @@ impl fmt::Display for Target {
         match self {
             Target::Socket(path) => path.display().fmt(f),
             Target::Ssh { host, port, socket } => {
-                write!(f, "ssh://{host}")?;
+                match host.rsplit_once('@') {
+                    Some((user, name)) if name.contains(':') => write!(f, "ssh://{user}@[{name}]")?,
+                    None if host.contains(':') => write!(f, "ssh://[{host}]")?,
+                    _ => write!(f, "ssh://{host}")?,
+                }
                 if let Some(port) = port {
                     write!(f, ":{port}")?;
                 }
@@ -266,12 +278,24 @@ mod tests {
                 ssh("root@br1.example.net", Some(2222), Some("/run/x.sock")),
             ),
             ("ssh://[2001:db8::7]/run/x.sock", ssh("2001:db8::7", None, Some("/run/x.sock"))),
+            ("ssh://noc@[2001:db8::7]", ssh("noc@2001:db8::7", None, None)),
             ("ssh://[2001:db8::7]:22", ssh("2001:db8::7", Some(22), None)),
         ];
         for (text, target) in good {
-            assert_eq!(text.parse(), Ok(target), "{text}");
+            assert_eq!(text.parse(), Ok(target.clone()), "{text}");
+            assert_eq!(target.to_string().parse(), Ok(target), "{text}");
         }
-        for bad in ["", "http://x", "ssh://", "ssh:///run/x", "ssh://-oProxyCommand=x", "ssh://a:99999", "ssh://a:b"] {
+        for bad in [
+            "",
+            "http://x",
+            "ssh://",
+            "ssh:///run/x",
+            "ssh://-oProxyCommand=x",
+            "ssh://a:99999",
+            "ssh://a:b",
+            "ssh://2001:db8::7",
+            "ssh://[x",
+        ] {
             assert!(bad.parse::<Target>().is_err(), "{bad}");
         }
     }

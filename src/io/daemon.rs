@@ -25,6 +25,7 @@ use super::service::{Act, Service};
 use super::setup::{self, SetupError};
 use super::standing::Standing;
 use super::tun;
+use super::watch::Watch;
 use crate::ops;
 use crate::ops::engine::Machine;
 
@@ -98,7 +99,8 @@ pub fn main_of(program: Program) -> ExitCode {
 
 fn log_to_stderr() {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,netlink_proto=error"));
+        // What netlink_proto fails at is said by whoever asked for it; that the kernel knows more than it, is no news.
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,netlink_proto=off"));
     // A second caller in one process keeps the first one's.
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -146,6 +148,7 @@ fn serve(file: PathBuf, chosen: Chosen) -> Result<(), DaemonError> {
                 return Err(error.into());
             }
         };
+        running.count_also(installed.upkeep());
         let jobs = running.jobs();
         let mut live = Live::new(file, chosen, plan, installed, jobs.clone());
         let pcp = pcp.zip(jobs.first().cloned()).map(|(sockets, jobs)| sockets.serve(jobs));
@@ -174,8 +177,9 @@ fn serve(file: PathBuf, chosen: Chosen) -> Result<(), DaemonError> {
         if !plan.provisioned {
             tracing::warn!("no `end-user-ipv6-prefix`: nothing is translated");
         }
+        let mut watch = live.installed.watch(&live.plan);
         notify("READY=1");
-        attend(&mut live, pcp.as_ref(), &mut signals, &mut asked, &mut running).await;
+        attend(&mut live, &mut watch, pcp.as_ref(), &mut signals, &mut asked, &mut running).await;
         notify("STOPPING=1");
         // The routes first: what comes after them would be lost in the TUN.
         live.installed.remove().await;
@@ -189,6 +193,7 @@ fn serve(file: PathBuf, chosen: Chosen) -> Result<(), DaemonError> {
 /// Until a signal or a thread's end.
 async fn attend(
     live: &mut Live,
+    watch: &mut Watch,
     pcp: Option<&Server>,
     signals: &mut Signals,
     asked: &mut mpsc::Receiver<Act>,
@@ -212,6 +217,7 @@ async fn attend(
                 held.act(act, live).await;
                 pcp.inspect(|pcp| pcp.changed());
             }
+            () = watch.due() => watch.look(&mut live.installed).await,
             () = tokio::time::sleep(returns_in.unwrap_or_default()), if returns_in.is_some() => {
                 go_back(live).await;
                 pcp.inspect(|pcp| pcp.changed());

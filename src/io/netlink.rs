@@ -16,7 +16,7 @@ use rtnetlink::packet_route::link::{
 use rtnetlink::packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteMetric, RouteProtocol, RouteScope, RouteType,
 };
-use rtnetlink::{AddressMessageBuilder, Handle, LinkUnspec, RouteMessageBuilder};
+use rtnetlink::{AddressMessageBuilder, Handle, LinkUnspec, RouteAddRequest, RouteHandle, RouteMessageBuilder};
 use tokio::task::JoinSet;
 
 use super::tun::Persistent;
@@ -192,7 +192,15 @@ pub struct Route {
     pub source: Option<Ipv4Addr>,
 }
 
+/// Destination, table and metric: the kernel has one route there.
+pub type Place = (IpNet, u32, u32);
+
 impl Route {
+    /// Where it stands.
+    pub fn place(&self) -> Place {
+        (self.destination, self.table, self.metric)
+    }
+
     /// What `ip` would have to be told.
     pub fn command(&self, device: &str) -> String {
         let family = if self.destination.addr().is_ipv4() { 4 } else { 6 };
@@ -253,7 +261,8 @@ pub struct FoundRoute {
 }
 
 impl FoundRoute {
-    fn from_message(message: RouteMessage) -> Option<FoundRoute> {
+    /// `None` for what is neither IPv4 nor IPv6.
+    pub fn from_message(message: RouteMessage) -> Option<FoundRoute> {
         let mut destination = match message.header.address_family {
             AddressFamily::Inet => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             AddressFamily::Inet6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
@@ -292,6 +301,17 @@ impl FoundRoute {
     }
 }
 
+/// What became of routes that were each tried.
+#[derive(Debug, Default)]
+pub struct Tried {
+    /// They are there.
+    pub done: Vec<Route>,
+    /// Something else has their place.
+    pub taken: Vec<Route>,
+    /// The kernel does not want them.
+    pub failed: Vec<(Route, rtnetlink::Error)>,
+}
+
 /// A connection to the kernel.
 #[derive(Clone, Debug)]
 pub struct Netlink {
@@ -317,6 +337,17 @@ impl Netlink {
             Some(Ok(message)) => Ok(Some(Link::from_message(&message))),
             Some(Err(error)) if matches!(errno_of(&error), Some(Errno::ENODEV)) => Ok(None),
             Some(Err(error)) => Err(failed(format!("link `{name}`"))(error)),
+            None => Ok(None),
+        }
+    }
+
+    /// The link of that index.
+    pub async fn link_at(&self, index: u32) -> Result<Option<Link>, NetlinkError> {
+        let mut found = std::pin::pin!(self.handle.link().get().match_index(index).execute());
+        match found.next().await {
+            Some(Ok(message)) => Ok(Some(Link::from_message(&message))),
+            Some(Err(error)) if matches!(errno_of(&error), Some(Errno::ENODEV)) => Ok(None),
+            Some(Err(error)) => Err(failed(format!("link #{index}"))(error)),
             None => Ok(None),
         }
     }
@@ -360,20 +391,29 @@ impl Netlink {
         removed.map_err(failed(format!("removal of address {address}/32 from `{}`", link.name)))
     }
 
-    /// Whether a link other than `except` has an IPv6 address that others can answer to: neither link-local nor
-    /// loopback, and no duplicate of another node's.
+    /// Whether a link other than `except` has an IPv6 address that others can answer to.
     pub async fn has_ipv6_address(&self, except: u32) -> Result<bool, NetlinkError> {
+        Ok(self.addresses(except).await?.iter().any(|(_, address)| address.is_ipv6()))
+    }
+
+    /// Addresses that others can answer to, with the index of their link, which is not `except`: neither link-local
+    /// nor loopback, and no duplicates of another node's.
+    pub async fn addresses(&self, except: u32) -> Result<Vec<(u32, IpAddr)>, NetlinkError> {
         let addresses = collect(self.handle.address().get().execute()).await.map_err(failed("list of addresses"))?;
-        Ok(addresses.iter().any(|message| {
+        let usable = addresses.into_iter().filter(|message| {
             let header = &message.header;
-            header.family == AddressFamily::Inet6
-                && header.index != except
+            header.index != except
                 && header.scope == AddressScope::Universe
                 && !header.flags.contains(AddressHeaderFlags::Dadfailed)
-                && message.attributes.iter().any(
-                    |a| matches!(a, AddressAttribute::Address(IpAddr::V6(ip)) if !ip.is_loopback() && !ip.is_unspecified()),
-                )
-        }))
+        });
+        let found = usable.filter_map(|message| {
+            let address = message.attributes.iter().find_map(|attribute| match attribute {
+                AddressAttribute::Address(ip) if !ip.is_loopback() && !ip.is_unspecified() => Some(*ip),
+                _ => None,
+            });
+            Some((message.header.index, address?))
+        });
+        Ok(found.collect())
     }
 
     /// Whether the host would know where to send a packet for `to`.
@@ -448,14 +488,46 @@ impl Netlink {
         }
     }
 
-    async fn in_the_way(&self, of: &Route) -> Result<String, NetlinkError> {
+    /// Adds those whose place is free; one refusal does not keep the rest from it.
+    pub async fn add_each(&self, link: &Link, routes: &[Route]) -> Tried {
+        self.try_each(routes, |handle, route| handle.add(route.message(link.index))).await
+    }
+
+    /// Puts each at its place, whatever is there.
+    pub async fn replace_each(&self, link: &Link, routes: &[Route]) -> Tried {
+        self.try_each(routes, |handle, route| handle.add(route.message(link.index)).replace()).await
+    }
+
+    async fn try_each(
+        &self,
+        routes: &[Route],
+        request: impl Fn(&RouteHandle, &Route) -> RouteAddRequest<IpAddr>,
+    ) -> Tried {
+        let handle = self.handle.route();
+        let mut tried = Tried::default();
+        let results = pipeline(routes.iter().copied(), |route| {
+            let request = request(&handle, &route);
+            async move {
+                let result = request.execute().await;
+                ((route, result), Ok(()))
+            }
+        });
+        for (route, result) in results.await.0 {
+            match result {
+                Ok(()) => tried.done.push(route),
+                Err(error) if errno_of(&error) == Some(Errno::EEXIST) => tried.taken.push(route),
+                Err(error) => tried.failed.push((route, error)),
+            }
+        }
+        tried
+    }
+
+    /// What has the place of this route, in words.
+    pub async fn in_the_way(&self, of: &Route) -> Result<String, NetlinkError> {
         let family = if of.destination.addr().is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
         let links = self.links().await?;
         let found = self.dump(family, 0, of.table).await?;
-        let same = |found: &&FoundRoute| {
-            let r = &found.route;
-            (r.destination, r.table, r.metric) == (of.destination, of.table, of.metric)
-        };
+        let same = |found: &&FoundRoute| found.route.place() == of.place();
         Ok(found.iter().find(same).map_or("gone by now".to_owned(), |found| found.describe(&links)))
     }
 
@@ -468,10 +540,9 @@ impl Netlink {
         for (ipv4, table) in tables {
             let family = if ipv4 { AddressFamily::Inet } else { AddressFamily::Inet6 };
             let found = self.dump(family, 0, table).await?;
-            there.extend(found.into_iter().map(|f| ((f.route.destination, f.route.table, f.route.metric), f)));
+            there.extend(found.into_iter().map(|f| (f.route.place(), f)));
         }
-        let place = |route: &Route| (route.destination, route.table, route.metric);
-        Ok(of.iter().map(|route| there.get(&place(route)).map(|found| found.describe(&links))).collect())
+        Ok(of.iter().map(|route| there.get(&route.place()).map(|found| found.describe(&links))).collect())
     }
 
     /// Removes routes of ours; what is gone already is no error, anything else a warning.

@@ -69,6 +69,10 @@ pub struct Plan {
     pub install: bool,
     /// `routes.protocol`.
     pub protocol: u8,
+    /// `routes.table`.
+    pub table: u32,
+    /// `routes.metric`.
+    pub metric: u32,
     /// `sysctl`.
     pub sysctl: Sysctl,
     /// `state-directory`.
@@ -121,6 +125,8 @@ impl Plan {
             routes: routes.collect(),
             install: config.routes.install,
             protocol: config.routes.protocol,
+            table: config.routes.table,
+            metric: config.routes.metric,
             sysctl: config.sysctl,
             state_directory: config.state_directory.clone(),
             pcp: config.pcp.as_ref().map_or(Vec::new(), |pcp| pcp.listen.clone()),

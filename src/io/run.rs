@@ -11,6 +11,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use tokio::sync::{mpsc, oneshot};
 
+use super::mend::Upkeep;
 use super::tun::{Device, Tun};
 use crate::engine::Engine;
 use crate::ops::counters::{self as ops, DeviceIo};
@@ -127,6 +128,8 @@ pub struct Meters {
     engines: Vec<Arc<Counters>>,
     queues: Vec<Arc<IoCounters>>,
     epoch: Instant,
+    /// How the routes fare.
+    pub upkeep: Arc<Upkeep>,
 }
 
 impl Meters {
@@ -153,7 +156,8 @@ impl Meters {
     /// The sums as others are told of them.
     pub fn document(&self) -> ops::Counters {
         let (engines, io) = self.sum();
-        ops::Counters::of(&engines, io.into(), self.uptime().as_secs_f64())
+        let routes_restored = self.upkeep.restored();
+        ops::Counters { routes_restored, ..ops::Counters::of(&engines, io.into(), self.uptime().as_secs_f64()) }
     }
 }
 
@@ -296,7 +300,7 @@ pub fn start<E: Engine + 'static>(device: Device, engines: Vec<E>) -> Result<Run
         name: device.name,
         threads: Vec::new(),
         inboxes: Vec::new(),
-        meters: Meters { engines: Vec::new(), queues: Vec::new(), epoch },
+        meters: Meters { engines: Vec::new(), queues: Vec::new(), epoch, upkeep: Arc::default() },
         ended,
         epoch,
     };
@@ -341,6 +345,11 @@ impl<E> Running<E> {
     /// The counters of all queues, for whoever reads them.
     pub fn meters(&self) -> &Meters {
         &self.meters
+    }
+
+    /// What else is counted.
+    pub fn count_also(&mut self, upkeep: Arc<Upkeep>) {
+        self.meters.upkeep = upkeep;
     }
 
     /// Stops every thread and closes the device.

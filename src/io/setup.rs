@@ -1,13 +1,16 @@
 //! Carrying out a plan, and undoing it: a start that fails leaves nothing behind.
 
 use std::collections::{HashMap, HashSet};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
+use super::mend::{Mender, Upkeep};
 use super::netlink::{Link, Netlink, NetlinkError, Route, stale};
 use super::plan::{Plan, Program};
 use super::state::{Line, StateError, StateFile};
 use super::sysctl::{self, Applied, Finding, SysctlError};
 use super::tun::{Device, TunError};
+use super::watch::{Ours, Watch};
 use crate::config::Sysctl;
 
 /// Why a daemon does not start.
@@ -52,10 +55,16 @@ fn sysctl_message(findings: &[Finding]) -> String {
 /// What was done to the host, and how to undo it.
 #[derive(Debug)]
 pub struct Installed {
-    netlink: Netlink,
-    link: Link,
-    address: Option<Ipv4Addr>,
-    routes: Vec<Route>,
+    pub(super) netlink: Netlink,
+    pub(super) link: Link,
+    /// To be removed at the end.
+    pub(super) address: Option<Ipv4Addr>,
+    /// Ours or found there.
+    pub(super) wanted_address: Option<Ipv4Addr>,
+    pub(super) routes: Vec<Route>,
+    /// An address inside the DMR, for a CE.
+    pub(super) br: Option<Ipv6Addr>,
+    pub(super) mender: Mender,
     state: Option<StateFile>,
     device_sysctls: Applied,
     host_sysctls: Applied,
@@ -82,7 +91,10 @@ pub async fn install(plan: &Plan) -> Result<(Device, Installed), SetupError> {
         netlink,
         link,
         address: None,
+        wanted_address: plan.address,
         routes: Vec::new(),
+        br: plan.br,
+        mender: Mender::default(),
         state: None,
         device_sysctls: Applied::default(),
         host_sysctls: Applied::default(),
@@ -227,7 +239,7 @@ impl Installed {
         let wanted: HashSet<&Route> = if plan.install { plan.routes.iter().collect() } else { HashSet::new() };
         let (kept, gone): (Vec<Route>, Vec<Route>) = self.routes.iter().partition(|route| wanted.contains(route));
         self.netlink.remove_routes(&self.link, &gone).await;
-        self.routes = kept;
+        (self.routes, self.br) = (kept, plan.br);
         if let Err(error) = self.remember(plan, &self.routes) {
             // It still names all that is there.
             tracing::warn!("{error}");
@@ -244,6 +256,17 @@ impl Installed {
     /// How many routes there are.
     pub fn route_count(&self) -> usize {
         self.routes.len()
+    }
+
+    /// How the routes fare from now on.
+    pub fn upkeep(&self) -> Arc<Upkeep> {
+        self.mender.upkeep.clone()
+    }
+
+    /// Watches what was installed, in the network namespace of this thread. To be called within a runtime.
+    pub fn watch(&self, plan: &Plan) -> Watch {
+        let Plan { protocol, table, metric, program, .. } = *plan;
+        Watch::start(Ours { tun: self.link.index, protocol, table, metric, needs_route: program == Program::Ce })
     }
 
     /// Removes routes, state file and address. The host's sysctls stay: others may count on them by now.

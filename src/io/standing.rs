@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::sync::{Mutex, watch};
 
-use super::netlink::{FoundRoute, Netlink, NetlinkError, Route};
+use super::netlink::{FoundRoute, Netlink, NetlinkError, Place, Route};
 use super::plan::Plan;
 use super::run::Meters;
 use super::sysctl;
@@ -145,10 +145,10 @@ struct Compared {
 }
 
 fn compare(plan: &Plan, found: Vec<Route>, listed: bool, sums: &mut RouteSums) -> Compared {
-    let mut found: HashMap<Place, Route> = found.into_iter().map(|route| (place(&route), route)).collect();
+    let mut found: HashMap<Place, Route> = found.into_iter().map(|route| (route.place(), route)).collect();
     let (mut rows, mut missing) = (Vec::new(), Vec::new());
     for wanted in &plan.routes {
-        let (state, there) = match found.remove(&place(wanted)) {
+        let (state, there) = match found.remove(&wanted.place()) {
             None => {
                 missing.push(*wanted);
                 continue;
@@ -165,13 +165,6 @@ fn compare(plan: &Plan, found: Vec<Route>, listed: bool, sums: &mut RouteSums) -
     unwanted.sort_unstable();
     (sums.missing, sums.unwanted) = (missing.len(), unwanted.len());
     Compared { rows, missing, unwanted }
-}
-
-/// What two routes of one device cannot both have.
-type Place = (ipnet::IpNet, u32, u32);
-
-fn place(route: &Route) -> Place {
-    (route.destination, route.table, route.metric)
 }
 
 /// Ours by protocol number and device.

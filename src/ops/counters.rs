@@ -20,6 +20,9 @@ pub struct Counters {
     pub v6_to_v4: Way,
     /// Of the device.
     pub device: DeviceIo,
+    /// Routes of ours that others had removed.
+    #[serde(default)]
+    pub routes_restored: u64,
 }
 
 /// Counters of a direction: what came in, and what became of it.
@@ -92,7 +95,7 @@ impl Counters {
     /// Of all engines and all queues together.
     pub fn of(engines: &Snapshot, device: DeviceIo, uptime: f64) -> Counters {
         let [v4_to_v6, v6_to_v4] = Direction::ALL.map(|direction| engines.direction(direction).into());
-        Counters { uptime, v4_to_v6, v6_to_v4, device }
+        Counters { uptime, v4_to_v6, v6_to_v4, device, routes_restored: 0 }
     }
 
     /// For people.
@@ -109,6 +112,9 @@ impl Counters {
         }
         if *short_reads > 0 {
             let _ = writeln!(text, "  reads without a packet: {short_reads}");
+        }
+        if self.routes_restored > 0 {
+            let _ = writeln!(text, "routes restored: {}", self.routes_restored);
         }
         format!("{}{text}", head(name, "packets", "octets"))
     }

@@ -100,6 +100,11 @@ impl Daemon {
         self.lines.lock().unwrap().recv_timeout(Duration::from_secs(20)).expect("the daemon says nothing")
     }
 
+    /// The next line, if there is one in time.
+    pub fn line_within(&self, time: Duration) -> Option<String> {
+        self.lines.lock().unwrap().recv_timeout(time).ok()
+    }
+
     pub fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(self.child.id() as i32), signal).unwrap();
     }

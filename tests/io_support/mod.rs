@@ -147,6 +147,8 @@ pub fn plan(tun: &str, routes: &[&str]) -> Plan {
         routes: routes.iter().map(|r| route(r)).collect(),
         install: true,
         protocol: 182,
+        table: 254,
+        metric: 1024,
         sysctl: mapt::config::Sysctl::Check,
         state_directory: None,
         pcp: Vec::new(),

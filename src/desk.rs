@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::drops::Drops;
 use crate::engine::TransmitKind;
 use crate::frag::Losses;
 use crate::reply::{Quote, Replier};
@@ -15,6 +16,7 @@ use crate::wire::queue::PacketQueue;
 /// Counters, answers and further outputs of an engine.
 pub struct Desk {
     counters: Arc<Counters>,
+    drops: Drops,
     replier: Replier,
     replies: PacketQueue,
     /// Further outputs of the packet in hand.
@@ -24,12 +26,19 @@ pub struct Desk {
 impl Desk {
     /// Counters at 0.
     pub fn new(replier: Replier) -> Desk {
-        Desk { counters: Arc::default(), replier, replies: PacketQueue::default(), more: PacketQueue::default() }
+        Desk {
+            counters: Arc::default(),
+            drops: Drops::new(),
+            replier,
+            replies: PacketQueue::default(),
+            more: PacketQueue::default(),
+        }
     }
 
     /// Answers as `next` does from now on; the limit goes on. What answered until then is in `next`.
     pub fn replace(&mut self, next: &mut Replier) {
         next.go_on_with(&self.replier);
+        self.drops.forget_rules();
         std::mem::swap(&mut self.replier, next);
     }
 
@@ -42,7 +51,7 @@ impl Desk {
         }
     }
 
-    /// Counts one input of `octets` and what became of it; answers a drop.
+    /// Counts one input of `octets` and what became of it, by this rule; answers a drop.
     #[inline(always)]
     pub fn close(
         &mut self,
@@ -50,6 +59,7 @@ impl Desk {
         direction: Direction,
         octets: usize,
         outcome: Result<(), Refusal>,
+        rule: Option<u32>,
         now: Duration,
     ) -> Verdict {
         self.counters.received(direction, octets);
@@ -59,7 +69,7 @@ impl Desk {
                 self.counters.forwarded(direction, packet.len() + further);
                 Verdict::Forward
             }
-            Err(refusal) => self.refuse(packet, direction, octets, refusal, now),
+            Err(refusal) => self.refuse(packet, direction, octets, refusal, rule, now),
         }
     }
 
@@ -71,9 +81,17 @@ impl Desk {
     }
 
     /// One input dropped that earns no answer of its own.
-    pub fn drop_silently(&mut self, direction: Direction, octets: usize, reason: DropReason) -> Verdict {
+    pub fn drop_silently(
+        &mut self,
+        packet: &PacketBuf,
+        direction: Direction,
+        reason: DropReason,
+        now: Duration,
+    ) -> Verdict {
+        let octets = packet.len();
         self.counters.received(direction, octets);
         self.counters.dropped(direction, reason, octets);
+        self.drops.take(packet, direction, reason, None, now);
         Verdict::Drop { reason, reply: false }
     }
 
@@ -116,9 +134,11 @@ impl Desk {
         direction: Direction,
         octets: usize,
         Refusal { reason, detail }: Refusal,
+        rule: Option<u32>,
         now: Duration,
     ) -> Verdict {
         self.counters.dropped(direction, reason, octets);
+        self.drops.take(packet, direction, reason, rule, now);
         let reply = self.replier.answer(packet, direction, reason, detail, now, &mut self.replies);
         if let Some(len) = reply {
             self.counters.replied(direction, len);
@@ -146,6 +166,11 @@ impl Desk {
             return Some((TransmitKind::Packet, packet));
         }
         self.replies.pop().map(|packet| (TransmitKind::Reply, packet))
+    }
+
+    /// What was dropped lately.
+    pub fn drops(&self) -> &Drops {
+        &self.drops
     }
 
     /// The live counters.

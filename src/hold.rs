@@ -96,6 +96,9 @@ pub trait Role {
         more: &mut PacketQueue,
     ) -> Result<(), Stop>;
 
+    /// The number of the rule by which the last packet was mapped.
+    fn rule(&self) -> Option<u32>;
+
     /// Whether the addresses of this packet lead nowhere without a port.
     fn needs_port(&self, key: &Key) -> bool;
 
@@ -132,6 +135,11 @@ impl Hold {
         Hold { table, work: None }
     }
 
+    /// Where fragments wait.
+    pub fn table(&self) -> Arc<FragTable> {
+        Arc::clone(&self.table)
+    }
+
     /// Forgets the ports of packets whose first fragment has gone: their later ones are dropped. What waits stays.
     pub fn turn(&mut self) {
         self.table.turn();
@@ -150,7 +158,7 @@ impl Hold {
         let octets = packet.len();
         let part = match Part::read(packet, direction, role) {
             Ok(part) => part,
-            Err(reason) => return desk.close(packet, direction, octets, Err(reason.into()), now),
+            Err(reason) => return desk.close(packet, direction, octets, Err(reason.into()), None, now),
         };
         let mut lost = Losses::default();
         let verdict = match part.ports {
@@ -178,7 +186,7 @@ impl Hold {
         if tracked {
             match self.table.first(piece, ports, role.identification(direction), now, lost) {
                 Ok(id) => pass.id = id,
-                Err(reason) => return desk.drop_silently(direction, octets, reason),
+                Err(reason) => return desk.drop_silently(packet, direction, reason, now),
             }
         }
         let outcome = translate(role, packet, direction, pass, now, &mut desk.more);
@@ -190,7 +198,7 @@ impl Hold {
             }
             _ => {}
         }
-        let verdict = desk.close(packet, direction, octets, outcome, now);
+        let verdict = desk.close(packet, direction, octets, outcome, role.rule(), now);
         if tracked {
             self.release(role, desk, piece, now);
         }
@@ -212,21 +220,21 @@ impl Hold {
             // What no port could save does not wait for one.
             let outcome = translate(role, packet, direction, pass, now, &mut desk.more);
             if !matches!(outcome, Err(Refusal { reason: DropReason::FragmentWithoutPort, .. })) {
-                return desk.close(packet, direction, octets, outcome, now);
+                return desk.close(packet, direction, octets, outcome, role.rule(), now);
             }
             match self.table.later(piece, packet.bytes(), now, lost) {
                 Later::Go(Known { ports, id }) => pass = Pass { ports: Some(ports), id },
                 Later::Held => return desk.hold(direction, octets),
                 // The first one was answered, if any was to be.
-                Later::Drop(reason) => return desk.drop_silently(direction, octets, reason),
+                Later::Drop(reason) => return desk.drop_silently(packet, direction, reason, now),
             }
         } else if piece.key.protocol == protocol::UDP
             && let Some(reason) = self.table.refused(piece, now)
         {
-            return desk.drop_silently(direction, octets, reason);
+            return desk.drop_silently(packet, direction, reason, now);
         }
         let outcome = translate(role, packet, direction, pass, now, &mut desk.more);
-        desk.close(packet, direction, octets, outcome, now)
+        desk.close(packet, direction, octets, outcome, role.rule(), now)
     }
 
     /// What waited for this first fragment goes where it went, in the order in which it came (RFC 7915 §4).

@@ -7,7 +7,7 @@
 //!                 │     │
 //!           hold desk mapping                what both roles share: fragments; count once, answer; drop reasons
 //!                 │     │
-//!      engine  napt ── pcp  siit  frag  reply  stats
+//!      engine  napt ── pcp  siit  frag  reply  stats  drops
 //!                 │     │
 //!                map   wire  verdict         arithmetic on addresses and on bytes
 //! ```
@@ -22,6 +22,7 @@ pub mod br;
 pub mod ce;
 pub mod config;
 pub mod desk;
+pub mod drops;
 pub mod engine;
 pub mod frag;
 pub mod hold;

@@ -126,6 +126,30 @@ impl Counters {
     }
 }
 
+/// Inputs of one engine that went on, by the number of their rule and by direction, with the octets in which they came.
+#[derive(Debug, Default)]
+pub struct RuleCounters(Box<[[Cells; 2]]>);
+
+impl RuleCounters {
+    /// At 0.
+    pub fn new(rules: usize) -> RuleCounters {
+        RuleCounters((0..rules).map(|_| Default::default()).collect())
+    }
+
+    /// One input of `octets` went on.
+    #[inline(always)]
+    pub fn forwarded(&self, rule: u32, direction: Direction, octets: usize) {
+        if let Some(cells) = self.0.get(rule as usize) {
+            cells[direction as usize].add(octets);
+        }
+    }
+
+    /// What they hold now, by rule and direction.
+    pub fn iter(&self) -> impl Iterator<Item = [Traffic; 2]> + '_ {
+        self.0.iter().map(|[a, b]| [a.get(), b.get()])
+    }
+}
+
 /// Counters as they were at one moment; sums over engines.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Snapshot {

@@ -5,13 +5,16 @@ mod net_support;
 
 use std::io::{BufRead, BufReader};
 use std::net::UdpSocket;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use io_support::daemon::{Daemon, Files};
 use io_support::{Namespace, privileged, wait_for};
-use net_support::{SERVER, SHARED, World, ready};
+use net_support::{SERVER, SERVER_IPV6, SHARED, World, ready};
+use nix::sys::signal::Signal;
+use nix::sys::socket::{self, AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn, sendto};
 use serde_json::{Value, json};
 
 const MAPT: &str = env!("CARGO_BIN_EXE_mapt");
@@ -259,6 +262,19 @@ fn counters_are_those_of_the_traffic() {
         ["napt-no-mapping", "0", "0", "1", "56"]
     );
 
+    // By rule, in octets as they came: 100 as IPv4, 120 as IPv6.
+    let rules = |socket: &Path| {
+        let answer = asked(socket, "counters");
+        let rows = answer["rules"].as_array().unwrap().clone();
+        assert_eq!(rows.len(), 1, "one rule has customers: {rows:?}");
+        assert_eq!(rows[0]["rule"], "metro");
+        ["v4-to-v6", "v6-to-v4"]
+            .map(|way| [count(&rows[0], &format!("/{way}/packets")), count(&rows[0], &format!("/{way}/octets"))])
+    };
+    assert_eq!(rules(&br)[1], [20, 2400]);
+    assert_eq!(rules(&ce)[0], [20, 2000]);
+    assert_eq!(line("metro").split_whitespace().collect::<Vec<_>>()[..3], ["metro", "20", "2000"]);
+
     // Rates: 20 packets between two looks.
     let mut command = Command::new(MAPT);
     command.args(["show", "counters", "--watch", "1", "--json", "--from"]).arg(&br).stdout(Stdio::piped());
@@ -279,4 +295,99 @@ fn counters_are_those_of_the_traffic() {
     assert_eq!(head.split_whitespace().collect::<Vec<_>>(), ["packets/s", "bit/s", "packets/s", "bit/s"]);
     child.kill().unwrap();
     child.wait().unwrap();
+
+    // What was counted by a rule goes on under new rules, as long as there is one of its name.
+    let path = world.files.path("rules.yaml");
+    let rules_before = rules(&br);
+    let renamed = |to: &str, version: u64| {
+        let text = std::fs::read_to_string(&path).unwrap().replace("name: business", &format!("name: {to}"));
+        let (_, rest) = text.split_once('\n').unwrap();
+        std::fs::write(&path, format!("version: {version}\n{rest}")).unwrap();
+        world.br_daemon.as_ref().unwrap().signal(Signal::SIGHUP);
+        wait_for("the new rules", || asked(&br, "status")["rules-version"] == version);
+    };
+    renamed("commerce", 2);
+    assert_eq!(rules(&br), rules_before);
+    send(&world, 40_104, 5104, 3);
+    wait_for("three more", || rules(&br)[1][0] == rules_before[1][0] + 3);
+    let text = std::fs::read_to_string(&path).unwrap().replace("name: metro", "name: town");
+    std::fs::write(&path, text.replace("version: 2", "version: 3")).unwrap();
+    world.br_daemon.as_ref().unwrap().signal(Signal::SIGHUP);
+    wait_for("no rule of that name", || asked(&br, "counters")["rules"] == json!([]));
+}
+
+#[test]
+fn drops_are_told_in_words() {
+    if !ready(&["ip", "ping"]) {
+        return;
+    }
+    let (world, ce, br) = world("show-drops");
+    assert_eq!(asked(&ce, "drops"), json!({"drops": []}));
+    // Nobody asked for this one; port 1234 = 000001 00110100 10 is of PSID 0x34.
+    let stray = world.server.run(|| UdpSocket::bind(("0.0.0.0", 5111)).unwrap());
+    let before = jiff::Timestamp::now();
+    stray.send_to(&[1; 8], (SHARED.ipv4, 1234)).unwrap();
+    let mut drops = Vec::new();
+    wait_for("the drop", || {
+        drops = asked(&ce, "drops")["drops"].as_array().unwrap().clone();
+        !drops.is_empty()
+    });
+    let drop = &drops[0];
+    assert_eq!((&drop["reason"], &drop["direction"]), (&"napt-no-mapping".into(), &"v6_to_v4".into()));
+    assert_eq!((&drop["octets"], &drop["rule"]), (&56.into(), &"metro".into()));
+    let at: jiff::Timestamp = drop["at"].as_str().unwrap().parse().unwrap();
+    let late = at.duration_since(before).as_millis();
+    assert!((-50..10_000).contains(&late), "{drop} {before}");
+    let said = drop["packet"].as_str().unwrap();
+    let ends = format!("[{}]:5111 to [{}]:1234", SERVER_IPV6, SHARED.map_address);
+    assert!(said.starts_with("IPv6, 56 octets, UDP from ") && said.contains(&ends), "{said}");
+
+    // A port that nobody owns, at the BR; then a flood, of which a few are kept, the newest among them.
+    stray.send_to(&[1; 9], (SHARED.ipv4, 80)).unwrap();
+    wait_for("the BR's drop", || asked(&br, "drops")["drops"][0]["reason"] == "port-excluded");
+    for n in 0..5000u32 {
+        stray.send_to(&n.to_be_bytes(), (SHARED.ipv4, 81)).unwrap();
+    }
+    stray.send_to(&[0; 1600], (SHARED.ipv4, 82)).unwrap();
+    let count = || asked(&br, "counters")["v4-to-v6"]["reasons"]["port-excluded"]["packets"].as_u64();
+    wait_for("the flood", || count() >= Some(5001));
+    let kept = asked(&br, "drops")["drops"].as_array().unwrap().len();
+    assert!((2..=64 * 2).contains(&kept), "{kept} of 5,001, with two queues at most");
+    let words = text(&br, "drops");
+    assert!(
+        words.contains(" v4_to_v6 port-excluded\n  IPv4, 32 octets, UDP from 198.51.100.2:5111 to 192.0.2.18:81"),
+        "{words}"
+    );
+}
+
+#[test]
+fn fragments_are_shown_beside_their_bounds() {
+    if !privileged() {
+        return;
+    }
+    let more = "fragments: {lifetime: 30, packets: 64, held-octets: 100000}\n";
+    let (namespace, _files, _daemon, socket) = alone("show-fragments", RULES, more);
+    let empty = json!({"packets": 0, "packets-limit": 64, "held": 0, "held-octets": 0, "held-octets-limit": 100_000, "lifetime": 30.0});
+    assert_eq!(asked(&socket, "fragments"), empty);
+    // The last piece of 1,008 octets of payload, without the others: 192.0.2.18 is shared, so it waits for its ports.
+    let fragment = |id: u16| {
+        let mut packet = vec![0x45, 0, 0, 60, 0, 0, 0x00, 126, 64, 17, 0, 0, 198, 51, 100, 2, 192, 0, 2, 18];
+        packet[4..6].copy_from_slice(&id.to_be_bytes());
+        packet.extend([0; 40]);
+        packet
+    };
+    namespace.run(|| {
+        let raw = socket::socket(AddressFamily::Inet, SockType::Raw, SockFlag::empty(), SockProtocol::Raw).unwrap();
+        let to = SockaddrIn::new(192, 0, 2, 18, 0);
+        for id in [1, 2, 3] {
+            sendto(raw.as_raw_fd(), &fragment(id), &to, MsgFlags::empty()).unwrap();
+        }
+    });
+    wait_for("three fragments", || asked(&socket, "fragments")["held"] == 3);
+    let fragments = asked(&socket, "fragments");
+    assert_eq!(fragments["packets"], 3);
+    assert!((180..=3 * 512).contains(&fragments["held-octets"].as_u64().unwrap()), "{fragments}");
+    assert_eq!(asked(&socket, "counters")["v4-to-v6"]["held"], 3);
+    let words = text(&socket, "fragments");
+    assert!(words.contains("Packets known   3 of 64 (4.7 %)\nFragments held  3\n"), "{words}");
 }

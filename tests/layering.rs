@@ -18,15 +18,22 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("frag", &["wire", "verdict"]),
     ("reply", &["wire", "verdict"]),
     ("stats", &["wire", "verdict"]),
+    ("drops", &["wire::PacketBuf", "verdict"]),
     ("engine", &["wire::PacketBuf", "verdict", "stats"]),
     // What both roles share: how a rule's answer becomes an address or a reason, and how an input ends.
     ("mapping", &["map", "siit", "verdict"]),
-    ("desk", &["engine", "frag", "reply", "siit", "stats", "verdict", "wire"]),
+    ("desk", &["drops", "engine", "frag", "reply", "siit", "stats", "verdict", "wire"]),
     // How fragments wait for each other, whatever the role.
     ("hold", &["desk", "frag", "siit", "verdict", "wire"]),
     // The BR keeps no state of a flow: no napt.
-    ("br", &["desk", "engine", "frag", "hold", "map", "mapping", "reply", "siit", "stats", "verdict", "wire"]),
-    ("ce", &["desk", "engine", "frag", "hold", "map", "mapping", "napt", "reply", "siit", "stats", "verdict", "wire"]),
+    ("br", &["desk", "drops", "engine", "frag", "hold", "map", "mapping", "reply", "siit", "stats", "verdict", "wire"]),
+    (
+        "ce",
+        &[
+            "desk", "drops", "engine", "frag", "hold", "map", "mapping", "napt", "reply", "siit", "stats", "verdict",
+            "wire",
+        ],
+    ),
     ("pcp", &["map::port_set", "napt"]),
     // Parameters of the roles, and nothing that moves a packet.
     (
@@ -66,6 +73,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "pcp",
             "engine",
             "stats",
+            "drops",
             "verdict",
             "wire",
             "reply::IcmpParams",
@@ -73,6 +81,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             // One table for the engines of all queues.
             "frag::FragTable",
             "frag::FragParams",
+            "frag::Usage",
             "siit::TranslationParams",
         ],
     ),
@@ -84,8 +93,8 @@ const IMPORTS: &[(&str, &[&str])] = &[
 
 /// Where a packet passes: no panic by our own hand.
 const DATA_PATH: &[&str] = &[
-    "wire", "map", "siit", "napt", "frag", "reply", "stats", "verdict", "engine", "mapping", "desk", "hold", "br",
-    "ce", "pcp",
+    "wire", "map", "siit", "napt", "frag", "reply", "stats", "drops", "verdict", "engine", "mapping", "desk", "hold",
+    "br", "ce", "pcp",
 ];
 const WORLD: &[&str] = &["io", "lab", "fastpath", "bin"];
 const WORLD_AND_OPS: &[&str] = &["io", "lab", "fastpath", "bin", "ops"];

@@ -1,13 +1,23 @@
 //! Other rules or parameters while packets flow.
 
+use std::sync::Arc;
+
 use super::{Br, BrParams, Core};
 use crate::map::Provisioning;
 use crate::reply::Replier;
+use crate::stats::RuleCounters;
 
 /// What a BR is to be from a moment on; after `Br::replace` what it was until then.
 pub struct NextBr {
     pub(super) core: Core,
     pub(super) replier: Replier,
+}
+
+impl NextBr {
+    /// What went on by each rule.
+    pub fn by_rule(&self) -> Arc<RuleCounters> {
+        Arc::clone(&self.core.by_rule)
+    }
 }
 
 impl Br {
@@ -21,7 +31,7 @@ impl Br {
 
     /// From now on it is what `next` says; what it was is then in `next`, to be dropped off the data path.
     ///
-    /// Counters, the limit on answers, known and held fragments, and random numbers go on; the bounds of the fragment
+    /// Counters (those of rules aside, which begin anew), the limit on answers, known and held fragments, and random numbers go on; the bounds of the fragment
     /// table (`fragments`) stay. What is known of fragments are the ports in their packets, so each piece goes by the
     /// rules in force when it goes.
     pub fn replace(&mut self, next: &mut NextBr) {

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::desk::Desk;
+use crate::drops::Dropped;
 use crate::engine::{Engine, TransmitKind};
 use crate::frag::{FragParams, FragTable, Key};
 use crate::hold::{self, Hold, Pass, Role, Stop};
@@ -17,7 +18,7 @@ use crate::map::{Provisioning, RuleId, RuleTable};
 use crate::mapping;
 use crate::reply::{DUMMY_IPV4, IcmpParams};
 use crate::siit::{self, AddressMap, ErrorFlow, Flow, Plan, Randomness, TranslationParams, Translator, V4View, V6View};
-use crate::stats::Counters;
+use crate::stats::{Counters, RuleCounters};
 use crate::verdict::{Direction, DropReason, Verdict};
 use crate::wire::PacketBuf;
 use crate::wire::queue::PacketQueue;
@@ -54,6 +55,7 @@ struct Core {
     translator: Translator,
     plan: Plan,
     last_rule: Cell<Option<RuleId>>,
+    by_rule: Arc<RuleCounters>,
 }
 
 impl Br {
@@ -67,6 +69,21 @@ impl Br {
     pub fn with_fragments(provisioning: &Provisioning, params: &BrParams, fragments: Arc<FragTable>) -> Br {
         let NextBr { core, replier } = Br::prepare(provisioning, params);
         Br { core, hold: Hold::new(fragments), desk: Desk::new(replier) }
+    }
+
+    /// What was dropped lately, with the names of rules.
+    pub fn drops(&self) -> impl Iterator<Item = (&Dropped, Option<&str>)> {
+        self.desk.drops().iter().map(|dropped| (dropped, dropped.rule.map(|rule| self.core.table.name(RuleId(rule)))))
+    }
+
+    /// What went on by each rule.
+    pub fn by_rule(&self) -> Arc<RuleCounters> {
+        Arc::clone(&self.core.by_rule)
+    }
+
+    /// Where fragments wait.
+    pub fn fragments(&self) -> Arc<FragTable> {
+        self.hold.table()
     }
 }
 
@@ -83,6 +100,7 @@ impl Core {
             translator: Translator { params: params.translation, random: Randomness::new(params.seed) },
             plan: Plan::default(),
             last_rule: Cell::new(None),
+            by_rule: Arc::new(RuleCounters::new(provisioning.table.rules().len())),
         }
     }
 }
@@ -117,8 +135,16 @@ impl Role for Core {
                 siit::v6_to_v4::plan(packet, &view, &map, t, plan)?;
             }
         }
+        if let Some(RuleId(rule)) = self.last_rule.get() {
+            self.by_rule.forwarded(rule, direction, packet.len());
+        }
         plan.apply(packet, more);
         Ok(())
+    }
+
+    #[inline(always)]
+    fn rule(&self) -> Option<u32> {
+        self.last_rule.get().map(|id| id.0)
     }
 
     fn needs_port(&self, key: &Key) -> bool {
@@ -178,7 +204,7 @@ impl Engine for Br {
                 return self.hold.handle(&mut self.core, &mut self.desk, packet, direction, now);
             }
         };
-        self.desk.close(packet, direction, octets, outcome, now)
+        self.desk.close(packet, direction, octets, outcome, self.core.rule(), now)
     }
 
     fn poll_transmit(&mut self) -> Option<(TransmitKind, &mut PacketBuf)> {

@@ -1,16 +1,25 @@
 //! Other rules, another prefix or other parameters while packets flow.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Ce, CeParams, Core};
 use crate::map::{Customer, Provisioning};
 use crate::napt::Replaced;
 use crate::reply::Replier;
+use crate::stats::RuleCounters;
 
 /// What a CE is to be from a moment on; after `Ce::replace` what it was until then.
 pub struct NextCe {
     pub(super) core: Core,
     pub(super) replier: Replier,
+}
+
+impl NextCe {
+    /// What went on by each rule.
+    pub fn by_rule(&self) -> Arc<RuleCounters> {
+        Arc::clone(&self.core.by_rule)
+    }
 }
 
 impl Ce {

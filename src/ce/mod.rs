@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::desk::Desk;
+use crate::drops::Dropped;
 use crate::engine::{Engine, TransmitKind};
 use crate::frag::{FragParams, FragTable, Key};
 use crate::hold::{self, Hold, Pass, Role, Stop};
@@ -21,7 +22,7 @@ use crate::reply::{DUMMY_IPV4, IcmpParams};
 use crate::siit::{
     self, AddressMap, ErrorFlow, Flow, FlowKind, Plan, Randomness, TranslationParams, Translator, V4View, V6View,
 };
-use crate::stats::Counters;
+use crate::stats::{Counters, RuleCounters};
 use crate::verdict::{Direction, DropReason, Verdict};
 use crate::wire::PacketBuf;
 use crate::wire::checksum::Sum;
@@ -74,6 +75,7 @@ struct Core {
     translator: Translator,
     plan: Plan,
     last_rule: Cell<Option<RuleId>>,
+    by_rule: Arc<RuleCounters>,
     /// Where a TCP packet was refused because nobody is there.
     nobody: Cell<Option<(Outside, Remote)>>,
 }
@@ -118,6 +120,21 @@ impl Ce {
     pub fn flows(&self, protocol: Protocol) -> usize {
         self.core.napt.as_ref().map_or(0, |napt| napt.flows(protocol))
     }
+
+    /// What was dropped lately, with the names of rules.
+    pub fn drops(&self) -> impl Iterator<Item = (&Dropped, Option<&str>)> {
+        self.desk.drops().iter().map(|dropped| (dropped, dropped.rule.map(|rule| self.core.table.name(RuleId(rule)))))
+    }
+
+    /// What went on by each rule.
+    pub fn by_rule(&self) -> Arc<RuleCounters> {
+        Arc::clone(&self.core.by_rule)
+    }
+
+    /// Where fragments wait.
+    pub fn fragments(&self) -> Arc<FragTable> {
+        self.hold.table()
+    }
 }
 
 impl Core {
@@ -146,6 +163,7 @@ impl Core {
             translator: Translator { params: params.translation, random },
             plan: Plan::default(),
             last_rule: Cell::new(None),
+            by_rule: Arc::new(RuleCounters::new(provisioning.table.rules().len())),
             nobody: Cell::new(None),
         }
     }
@@ -202,8 +220,16 @@ impl Role for Core {
                 Direction::V6ToV4 => napt.commit_inbound(proposal, segment.as_ref(), now),
             }
         }
+        if let Some(RuleId(rule)) = self.last_rule.get() {
+            self.by_rule.forwarded(rule, direction, packet.len());
+        }
         plan.apply(packet, more);
         Ok(())
+    }
+
+    #[inline(always)]
+    fn rule(&self) -> Option<u32> {
+        self.last_rule.get().map(|id| id.0)
     }
 
     fn needs_port(&self, key: &Key) -> bool {
@@ -324,7 +350,7 @@ impl Engine for Ce {
                 return verdict;
             }
         };
-        self.desk.close(packet, direction, octets, outcome, now)
+        self.desk.close(packet, direction, octets, outcome, self.core.rule(), now)
     }
 
     fn poll_transmit(&mut self) -> Option<(TransmitKind, &mut PacketBuf)> {

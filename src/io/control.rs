@@ -257,24 +257,22 @@ impl Client {
             Ask::Status => self.finish(service.standing.status().await).await,
             Ask::Version => self.finish(Ok(service.standing.program())).await,
             Ask::Rules => match service.rules().await {
-                Ok(text) => {
-                    for lines in pieces(&text) {
-                        self.say(Answer::<_, ()>::Row(lines)).await?;
-                    }
-                    self.finish(Ok(())).await
-                }
+                Ok(text) => self.list(pieces(&text), Ok(())).await,
                 Err(reason) => self.fail(reason).await,
             },
             Ask::Routes => match service.standing.routes(true).await {
-                Ok((rows, sums)) => {
-                    for row in rows {
-                        self.say(Answer::<_, ()>::Row(row)).await?;
-                    }
-                    self.finish(Ok((service.standing.now().plan.tun.clone(), sums))).await
-                }
+                Ok((rows, sums)) => self.list(rows, Ok((service.standing.now().plan.tun.clone(), sums))).await,
                 Err(error) => self.fail(error.to_string()).await,
             },
-            Ask::Counters => self.finish(Ok(service.standing.meters.document())).await,
+            Ask::Counters => {
+                let counters = service.standing.meters.document();
+                self.list(service.standing.rules(), Ok(counters)).await
+            }
+            Ask::Fragments => self.finish(Ok(service.standing.fragments())).await,
+            Ask::Drops => match service.drops().await {
+                Ok(drops) => self.list(drops, Ok(())).await,
+                Err(reason) => self.fail(reason).await,
+            },
             Ask::Mappings(filter) => {
                 let mut place = Some(Place::default());
                 while let Some(from) = place {
@@ -345,6 +343,17 @@ impl Client {
                 Err(RecvError::Closed) => return self.fail("the daemon is ending".to_owned()).await,
             }
         }
+    }
+
+    async fn list<R: Serialize, D: Serialize>(
+        &mut self,
+        rows: impl IntoIterator<Item = R>,
+        end: Result<D, String>,
+    ) -> Result<(), Gone> {
+        for row in rows {
+            self.say(Answer::<_, ()>::Row(row)).await?;
+        }
+        self.finish(end).await
     }
 
     async fn finish<D: Serialize>(&mut self, result: Result<D, String>) -> Result<(), Gone> {

@@ -27,6 +27,7 @@ use super::standing::Standing;
 use super::tun;
 use super::watch::Watch;
 use crate::ops;
+use crate::ops::counters::ByRule;
 use crate::ops::engine::Machine;
 
 /// A MAP-T (RFC 7599) translator between IPv4 and IPv6. SIGTERM and SIGINT end it, SIGHUP has it read its files again,
@@ -141,6 +142,8 @@ fn serve(file: PathBuf, chosen: Chosen) -> Result<(), DaemonError> {
         let (queues, offloads) = (device.queues.len(), device.offloads);
         let mut engines = ops::engine::build_all(config, queues);
         saved::take_up(&plan, &mut engines);
+        let by_rule = ByRule::new(engines.iter().map(Machine::by_rule).collect());
+        let fragments = engines.first().map(Machine::fragments);
         let mut running = match run::start(device, engines) {
             Ok(running) => running,
             Err(error) => {
@@ -150,7 +153,7 @@ fn serve(file: PathBuf, chosen: Chosen) -> Result<(), DaemonError> {
         };
         running.count_also(installed.upkeep());
         let jobs = running.jobs();
-        let mut live = Live::new(file, chosen, plan, installed, jobs.clone());
+        let mut live = Live::new(file, chosen, plan, installed, jobs.clone(), by_rule);
         let pcp = pcp.zip(jobs.first().cloned()).map(|(sockets, jobs)| sockets.serve(jobs));
         let (acts, mut asked) = mpsc::channel(16);
         // A task that waits, where nobody listens.
@@ -160,6 +163,7 @@ fn serve(file: PathBuf, chosen: Chosen) -> Result<(), DaemonError> {
             meters: running.meters().clone(),
             offloads: offloads.to_string(),
             queues,
+            fragments,
             started: jiff::Timestamp::now(),
             kernel: Netlink::connect().map_err(SetupError::from)?.into(),
         });

@@ -18,6 +18,7 @@ use super::setup::{Installed, RouteCounts, SetupError};
 use super::standing::InForce;
 use crate::config::{Config, Findings, Loaded, Role, RuleSet};
 use crate::ops::control::Version;
+use crate::ops::counters::ByRule;
 use crate::ops::diff::Difference;
 use crate::ops::engine::{self, Machine, Next, Replaced};
 use crate::ops::fault::fault;
@@ -251,6 +252,7 @@ pub struct Live {
     history: Option<History>,
     /// Since when the rules are in force.
     since: Timestamp,
+    by_rule: Arc<ByRule>,
     pending: Option<Pending>,
     /// Counts changes.
     generation: u64,
@@ -260,10 +262,25 @@ pub struct Live {
 
 impl Live {
     /// A daemon that has just started. Rules out of the file begin its history.
-    pub fn new(file: PathBuf, chosen: Chosen, plan: Plan, installed: Installed, jobs: Vec<Jobs<Machine>>) -> Live {
+    pub fn new(
+        file: PathBuf,
+        chosen: Chosen,
+        plan: Plan,
+        installed: Installed,
+        jobs: Vec<Jobs<Machine>>,
+        by_rule: ByRule,
+    ) -> Live {
         let Chosen { config, text, origin, highest, history, kept } = chosen;
         let (text, plan, since) = (text.into(), Arc::new(plan), kept.unwrap_or_else(Timestamp::now));
-        let seen = InForce { config: config.clone(), plan: plan.clone(), origin, since, confirm_until: None };
+        let by_rule = Arc::new(by_rule);
+        let seen = InForce {
+            config: config.clone(),
+            plan: plan.clone(),
+            origin,
+            since,
+            confirm_until: None,
+            by_rule: by_rule.clone(),
+        };
         let mut live = Live {
             file,
             text,
@@ -275,6 +292,7 @@ impl Live {
             highest,
             history,
             since,
+            by_rule,
             pending: None,
             generation: 0,
             lookers: watch::Sender::new(Arc::new(seen)),
@@ -309,6 +327,7 @@ impl Live {
             origin: self.origin,
             since: self.since,
             confirm_until: self.pending.as_ref().map(|pending| pending.until),
+            by_rule: self.by_rule.clone(),
         }));
     }
 
@@ -532,6 +551,7 @@ impl Live {
         fault("kept");
         self.generation += 1;
         let mut mappings = Replaced::default();
+        let by_rule = next.iter().map(Next::by_rule).collect();
         for (jobs, mut next) in self.jobs.iter().zip(next) {
             // What was in force comes back in `next`, to be dropped on this thread.
             let done = jobs.call(move |machine, now| (machine.replace(&mut next, now), next)).await;
@@ -542,6 +562,8 @@ impl Live {
         self.installed.narrow(&plan).await;
         let versions = (self.config.provisioning.version, config.provisioning.version);
         self.highest = self.highest.max(config.provisioning.version);
+        let (former, table) = (&self.config.provisioning.table, &config.provisioning.table);
+        self.by_rule = Arc::new(self.by_rule.go_on(former, table, by_rule));
         if !same_rules(&self.config, &config) {
             self.since = Timestamp::now();
         }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 
 use super::events::Hub;
@@ -9,6 +10,7 @@ use super::run::Jobs;
 use super::standing::Standing;
 use crate::config::RuleSet;
 use crate::ops::control::{Filter, Mapping, Ports, Version};
+use crate::ops::drops::Drop;
 use crate::ops::engine::Machine;
 use crate::ops::mappings::{self, Place};
 use crate::ops::push::{Committed, Offer, Prepared};
@@ -80,6 +82,23 @@ impl Service {
     /// Ports and flows, by protocol.
     pub async fn ports(&self) -> Result<Vec<Ports>, String> {
         self.ask(|machine, _| mappings::ports(machine)).await?
+    }
+
+    /// What was dropped lately, the oldest first.
+    pub async fn drops(&self) -> Result<Vec<Drop>, String> {
+        let mut all = Vec::new();
+        let wall = Timestamp::now();
+        for jobs in &self.jobs {
+            let (drops, now) = jobs.call(|machine, now| (machine.drops(), now)).await.ok_or(ENDING)?;
+            let ago = |at| now.saturating_sub(at);
+            all.extend(drops.into_iter().map(|(dropped, rule)| (ago(dropped.at), dropped, rule)));
+        }
+        all.sort_by_key(|(ago, ..)| std::cmp::Reverse(*ago));
+        let told = all.into_iter().map(|(ago, dropped, rule)| {
+            let at = wall.saturating_sub(ago).unwrap_or(wall);
+            Drop::of(&dropped, rule, format!("{at:.3}"))
+        });
+        Ok(told.collect())
     }
 
     /// The rule set in force, as text.

@@ -9,7 +9,9 @@ use serde::Serialize;
 
 use super::client::{ClientError, Connection, Target};
 use crate::ops::control::{Ask, Event, Filter, Mapping, Ports};
-use crate::ops::counters::Counters;
+use crate::ops::counters::{self, Counters, RuleCount};
+use crate::ops::drops::{self, Drop};
+use crate::ops::fragments::Fragments;
 use crate::ops::route_table::{self, RouteRow};
 use crate::ops::status::{ProgramVersion, RouteSums, Status};
 use crate::ops::{mappings, show as rules};
@@ -31,6 +33,10 @@ enum What {
     Routes(From),
     /// Packets and octets in both directions, what was dropped and why, and the device's errors
     Counters(CountersArgs),
+    /// What is in the fragment table, beside its bounds
+    Fragments(From),
+    /// Some of the packets that were dropped lately: when, why, by which rule, the header in words
+    Drops(From),
     /// The mappings of a CE: who in the home has which port towards whom, and for how long
     Mappings(MappingsArgs),
     /// Which program runs, and its process
@@ -77,6 +83,8 @@ pub fn show(args: &ShowArgs) -> ExitCode {
         What::Rules(from) => show_rules(from, out),
         What::Routes(from) => show_routes(from, out),
         What::Counters(args) => show_counters(args, out),
+        What::Fragments(from) => show_one(from, Ask::Fragments, out, Fragments::in_words),
+        What::Drops(from) => show_drops(from, out),
         What::Mappings(args) => show_mappings(args, out),
     };
     match result.and_then(|()| out.flush().map_err(ClientError::Write)) {
@@ -137,20 +145,44 @@ fn show_counters(args: &CountersArgs, out: &mut impl Write) -> Result<(), Client
     let CountersArgs { from: From { from, json }, watch } = args;
     let mut connection = Connection::open(from)?;
     let name = from.to_string();
-    let mut before: Option<Counters> = None;
+    let mut before: Option<(Counters, Vec<RuleCount>)> = None;
     loop {
-        let now: Counters = connection.ask(Ask::Counters, &[], no_rows)?;
+        let mut rules = Vec::new();
+        let now: Counters = connection.ask(Ask::Counters, &[], |rule: RuleCount| {
+            rules.push(rule);
+            Ok(())
+        })?;
         let text = match (&before, watch) {
-            _ if *json => serde_json::to_string(&now).unwrap_or_default() + "\n",
+            _ if *json => {
+                #[derive(Serialize)]
+                struct All<'a> {
+                    #[serde(flatten)]
+                    counters: &'a Counters,
+                    rules: &'a [RuleCount],
+                }
+                serde_json::to_string(&All { counters: &now, rules: &rules }).unwrap_or_default() + "\n"
+            }
             (None, Some(_)) => String::new(),
-            (None, None) => now.table(&name),
-            (Some(before), _) => now.rates(before, &name),
+            (None, None) => now.table(&name) + &counters::rules_table(&rules, None),
+            (Some((before, old)), _) => {
+                let seconds = (now.uptime - before.uptime).max(0.001);
+                now.rates(before, &name) + &counters::rules_table(&rules, Some((old, seconds)))
+            }
         };
         out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(ClientError::Write)?;
         let Some(seconds) = watch else { return Ok(()) };
-        before = Some(now);
+        before = Some((now, rules));
         std::thread::sleep(Duration::from_secs(*seconds));
     }
+}
+
+fn show_drops(From { from, json }: &From, out: &mut impl Write) -> Result<(), ClientError> {
+    let mut connection = Connection::open(from)?;
+    let mut rows = Rows::begin(out, *json, "drops", drops::head, drops::row)?;
+    let () = connection.ask(Ask::Drops, &[], |drop: Drop| rows.one(&drop))?;
+    #[derive(Serialize)]
+    struct Rest {}
+    rows.end(&Rest {}, String::new)
 }
 
 fn show_mappings(args: &MappingsArgs, out: &mut impl Write) -> Result<(), ClientError> {
@@ -211,8 +243,11 @@ impl<'o, W: Write, R: Serialize> Rows<'o, W, R> {
     /// `rest` has the other keys of the document.
     fn end(self, rest: &impl Serialize, sums: impl FnOnce() -> String) -> Result<(), ClientError> {
         let end = match self.json {
-            // Without its opening brace.
-            true => format!("],{}\n", serde_json::to_string(rest).unwrap_or_default().trim_start_matches('{')),
+            true => {
+                let rest = serde_json::to_string(rest).unwrap_or_default();
+                let rest = rest.strip_prefix('{').unwrap_or_default();
+                format!("]{}{rest}\n", if rest == "}" { "" } else { "," })
+            }
             false => sums(),
         };
         self.out.write_all(end.as_bytes()).map_err(ClientError::Write)

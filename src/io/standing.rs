@@ -11,8 +11,11 @@ use super::netlink::{FoundRoute, Netlink, NetlinkError, Place, Route};
 use super::plan::Plan;
 use super::run::Meters;
 use super::sysctl;
-use crate::config::Config;
+use crate::config::{Config, Role};
 use crate::ops::control::PROTOCOL;
+use crate::ops::counters::{ByRule, RuleCount};
+use crate::ops::engine;
+use crate::ops::fragments::Fragments;
 use crate::ops::history::Origin;
 use crate::ops::route_table::{RouteRow, RouteState};
 use crate::ops::status::{Own, ProgramVersion, RouteSums, Status, SysctlFinding, TunStatus};
@@ -30,6 +33,8 @@ pub struct InForce {
     pub since: Timestamp,
     /// When the former ones come back.
     pub confirm_until: Option<Timestamp>,
+    /// What went on by each rule.
+    pub by_rule: Arc<ByRule>,
 }
 
 /// A running daemon as those see it who only look.
@@ -42,6 +47,8 @@ pub struct Standing {
     pub offloads: String,
     /// Queues of the device.
     pub queues: usize,
+    /// Where fragments wait.
+    pub fragments: Option<engine::Fragments>,
     /// When the daemon started.
     pub started: Timestamp,
     /// One list of routes at a time: it may be long.
@@ -73,7 +80,7 @@ impl Standing {
 
     /// The whole of it.
     pub async fn status(&self) -> Result<Status, String> {
-        let InForce { config, plan, origin, since, confirm_until } = &*self.now();
+        let InForce { config, plan, origin, since, confirm_until, .. } = &*self.now();
         let (_, routes) = self.routes(false).await.map_err(|error| error.to_string())?;
         let settings = plan.host_sysctls().into_iter().chain(plan.device_sysctls()).collect();
         let findings = sysctl::check(settings).map_err(|error| error.to_string())?;
@@ -108,6 +115,22 @@ impl Standing {
                 })
                 .collect(),
         })
+    }
+
+    /// What went on by each rule.
+    pub fn rules(&self) -> Vec<RuleCount> {
+        let InForce { config, by_rule, .. } = &*self.now();
+        by_rule.counts(&config.provisioning.table)
+    }
+
+    /// The fragment table. Its parts are locked one after another, each for less than a microsecond.
+    pub fn fragments(&self) -> Fragments {
+        let params = match &self.now().config.role {
+            Role::Br(br) => br.fragments,
+            Role::Ce(ce) => ce.fragments,
+        };
+        let usage = self.fragments.as_ref().map(engine::Fragments::usage);
+        Fragments::of(usage.unwrap_or_default(), &params)
     }
 
     /// The routes that are wanted beside those that the kernel has; rows only if they are `listed`.

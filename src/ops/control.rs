@@ -38,8 +38,12 @@ pub enum Ask {
     Rules,
     /// The routes that are wanted beside those that the kernel has, a row each.
     Routes,
-    /// All counters.
+    /// All counters: a row for each rule by which something went on, then the others.
     Counters,
+    /// What is in the fragment table.
+    Fragments,
+    /// What was dropped lately, a row each.
+    Drops,
     /// The flows of a CE's NAPT, a row each.
     Mappings(Filter),
     /// What is made and what ends in a CE's NAPT, a row each, until the client goes.

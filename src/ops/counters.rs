@@ -1,11 +1,13 @@
 //! Counters of a running daemon, for whoever asks: a document for programs, tables for people.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Write;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::stats::{DirectionSnapshot, Snapshot, Traffic};
+use crate::map::RuleTable;
+use crate::stats::{DirectionSnapshot, RuleCounters, Snapshot, Traffic};
 use crate::verdict::{Direction, DropReason};
 
 /// Everything that is counted, sums over queues.
@@ -51,6 +53,100 @@ pub struct Count {
     pub packets: u64,
     /// Octets.
     pub octets: u64,
+}
+
+/// What went on by a rule, in octets as they came.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct RuleCount {
+    /// Its name.
+    pub rule: String,
+    /// IPv4 packets.
+    pub v4_to_v6: Count,
+    /// IPv6 packets.
+    pub v6_to_v4: Count,
+}
+
+/// What went on by each rule: live cells of every engine, and what was counted under former sets.
+#[derive(Debug, Default)]
+pub struct ByRule {
+    live: Vec<Arc<RuleCounters>>,
+    /// By name, of rules that are in force still.
+    before: HashMap<String, [Traffic; 2]>,
+}
+
+impl ByRule {
+    /// The cells of engines that have just started.
+    pub fn new(live: Vec<Arc<RuleCounters>>) -> ByRule {
+        ByRule { live, before: HashMap::new() }
+    }
+
+    /// Other cells for other rules: those of a name go on, whatever the rule now says.
+    pub fn go_on(&self, former: &RuleTable, next: &RuleTable, live: Vec<Arc<RuleCounters>>) -> ByRule {
+        let named: HashSet<&str> = next.rules().iter().map(|rule| rule.spec().name.as_str()).collect();
+        let before = self.sums(former).filter(|(name, _)| named.contains(name));
+        ByRule { live, before: before.map(|(name, sums)| (name.to_owned(), sums)).collect() }
+    }
+
+    /// Rules of `table`, in their order, by which something went on.
+    pub fn counts(&self, table: &RuleTable) -> Vec<RuleCount> {
+        let count = |(rule, [a, b]): (&str, [Traffic; 2])| RuleCount {
+            rule: rule.to_owned(),
+            v4_to_v6: a.into(),
+            v6_to_v4: b.into(),
+        };
+        self.sums(table).map(count).collect()
+    }
+
+    fn sums<'t>(&self, table: &'t RuleTable) -> impl Iterator<Item = (&'t str, [Traffic; 2])> {
+        let mut live: Vec<_> = self.live.iter().map(|cells| cells.iter()).collect();
+        let all = table.rules().iter().map(move |rule| {
+            let name = rule.spec().name.as_str();
+            let mut sums = self.before.get(name).copied().unwrap_or_default();
+            for cells in live.iter_mut().filter_map(Iterator::next) {
+                sums[0] += cells[0];
+                sums[1] += cells[1];
+            }
+            (name, sums)
+        });
+        all.filter(|(_, sums)| sums.iter().any(|sum| sum.packets > 0))
+    }
+}
+
+/// Rules that a table for people has.
+const MOST_RULES: usize = 30;
+
+/// For people: the busiest rules. With `before`, packets and bits a second in between.
+pub fn rules_table(rules: &[RuleCount], before: Option<(&[RuleCount], f64)>) -> String {
+    let old: HashMap<&str, &RuleCount> =
+        before.iter().flat_map(|(rules, _)| rules.iter()).map(|rule| (rule.rule.as_str(), rule)).collect();
+    let grown = |rule: &RuleCount| {
+        let old = old.get(rule.rule.as_str()).copied().cloned().unwrap_or_default();
+        let less = |a: Count, b: Count| Count {
+            packets: a.packets.saturating_sub(b.packets),
+            octets: a.octets.saturating_sub(b.octets),
+        };
+        [less(rule.v4_to_v6, old.v4_to_v6), less(rule.v6_to_v4, old.v6_to_v4)]
+    };
+    let mut rows: Vec<(&str, [Count; 2])> = rules.iter().map(|rule| (rule.rule.as_str(), grown(rule))).collect();
+    rows.retain(|(_, [a, b])| a.packets + b.packets > 0);
+    rows.sort_by_key(|(_, [a, b])| std::cmp::Reverse(a.packets + b.packets));
+    let mut text = String::new();
+    for (name, [a, b]) in rows.iter().take(MOST_RULES) {
+        let label = format!("  {name}");
+        let _ = match before {
+            None => writeln!(text, "{label:<28}{:>14}{:>18}{:>14}{:>18}", a.packets, a.octets, b.packets, b.octets),
+            Some((_, seconds)) => {
+                let p = |count: &Count| count.packets as f64 / seconds;
+                let o = |count: &Count| bits(count.octets as f64 * 8.0 / seconds);
+                writeln!(text, "{label:<28}{:>14.1}{:>18}{:>14.1}{:>18}", p(a), o(a), p(b), o(b))
+            }
+        };
+    }
+    if rows.len() > MOST_RULES {
+        let _ = writeln!(text, "  and {} rules more; --json has all", rows.len() - MOST_RULES);
+    }
+    if text.is_empty() { text } else { format!("forwarded, by rule (octets as they came)\n{text}") }
 }
 
 /// Reads and writes of the device.

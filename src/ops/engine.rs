@@ -8,9 +8,10 @@ pub use crate::napt::Replaced;
 use crate::br::{Br, BrParams, NextBr};
 use crate::ce::{Ce, NextCe};
 use crate::config::{Config, Role};
+use crate::drops::Dropped;
 use crate::engine::{Engine, TransmitKind};
-use crate::frag::FragTable;
-use crate::stats::Counters;
+use crate::frag::{FragTable, Usage};
+use crate::stats::{Counters, RuleCounters};
 use crate::verdict::Verdict;
 use crate::wire::PacketBuf;
 
@@ -46,11 +47,47 @@ impl Machine {
         }
     }
 
+    /// What was dropped lately, the oldest first, with the names of rules.
+    pub fn drops(&self) -> Vec<(Dropped, Option<String>)> {
+        let own = |(dropped, rule): (&Dropped, Option<&str>)| (*dropped, rule.map(str::to_owned));
+        match self {
+            Machine::Br(br) => br.drops().map(own).collect(),
+            Machine::Ce(ce) => ce.drops().map(own).collect(),
+        }
+    }
+
+    /// What went on by each rule.
+    pub fn by_rule(&self) -> Arc<RuleCounters> {
+        match self {
+            Machine::Br(br) => br.by_rule(),
+            Machine::Ce(ce) => ce.by_rule(),
+        }
+    }
+
+    /// Where fragments wait; the engines of a BR have one table.
+    pub fn fragments(&self) -> Fragments {
+        match self {
+            Machine::Br(br) => Fragments(br.fragments()),
+            Machine::Ce(ce) => Fragments(ce.fragments()),
+        }
+    }
+
     fn engine(&self) -> &dyn Engine {
         match self {
             Machine::Br(br) => &**br,
             Machine::Ce(ce) => &**ce,
         }
+    }
+}
+
+/// A fragment table, to be looked at from any thread.
+#[derive(Clone)]
+pub struct Fragments(Arc<FragTable>);
+
+impl Fragments {
+    /// What is in it now.
+    pub fn usage(&self) -> Usage {
+        self.0.usage()
     }
 }
 
@@ -122,6 +159,16 @@ pub enum Next {
     Br(Box<NextBr>),
     /// Of a CE.
     Ce(Box<NextCe>),
+}
+
+impl Next {
+    /// What went on by each rule.
+    pub fn by_rule(&self) -> Arc<RuleCounters> {
+        match self {
+            Next::Br(br) => br.by_rule(),
+            Next::Ce(ce) => ce.by_rule(),
+        }
+    }
 }
 
 /// Makes what `queues` engines need to go on with another configuration of the same role; on any thread.

@@ -166,6 +166,14 @@ impl Explainer {
     }
 }
 
+/// A packet of `octets` in words, as far as its first octets, `head`, tell.
+pub fn header_in_words(head: &[u8], octets: usize) -> String {
+    match read(head) {
+        Ok(seen) => Seen { present: octets, ..seen }.words(),
+        Err(what) => what,
+    }
+}
+
 /// Whether a packet that was dropped for this reason had headers worth mapping.
 fn reaches_the_map(reason: DropReason) -> bool {
     use DropReason::*;

@@ -887,6 +887,135 @@ fn p42_hairpin_inside_one_home() {
     assert_eq!((inner.src, word(&inner.payload, 0), word(&inner.payload, 2)), (a4(HOST), 40_000, b_port.into()));
 }
 
+const HOST_B: &str = "192.168.1.20";
+
+/// Whether what one host of the home has sent to another passes the CE on its way in.
+fn turns_back(ce: &mut Ce, out: &[u8]) -> bool {
+    let outcome = handle(ce, out);
+    if outcome.verdict != Verdict::Forward {
+        assert_eq!((outcome.reason(), outcome.reply), (DropReason::NaptFiltered, None));
+        return false;
+    }
+    assert_valid(&outcome.packets[0]);
+    true
+}
+
+/// `to` of the home refuses the packet that reached it as `received`, sent as `sent` by `from`, who is told by the home's
+/// own address about its own packet (RFC 5508 REQ-7).
+fn a_refusal_turns_back(ce: &mut Ce, to: &str, received: &[u8], from: &str, sent: &[u8]) {
+    let error = handle(ce, &icmp4(to, OWN4, 3, 3, [0; 4], received)).forwarded();
+    assert_valid(&error);
+    let (src, _, dst, _) = tuple(&error);
+    assert_eq!((src.as_str(), dst.as_str(), error[40], error[41]), (OWN, OWN, 1, 4));
+    let told = handle(ce, &error).forwarded();
+    assert_valid(&told);
+    let (src, _, dst, _) = tuple(&told);
+    assert_eq!((src.as_str(), dst.as_str(), told[20], told[21]), (OWN4, from, 3, 3));
+    let (inner, sent) = (read4(&told[28..]), read4(sent));
+    assert_eq!(Packet4 { id: sent.id, df: sent.df, ..inner }, sent);
+}
+
+/// RFC 4787 REQ-9, RFC 5508 REQ-7, with own ports: a neighbour in the home is to the filter what anybody is, namely the
+/// home's own address with its outside port. Errors go the same way as what they are about.
+#[test]
+fn hairpin_by_filter_with_own_ports() {
+    for (filter, [at_once, address, endpoint]) in [
+        (Filter::EndpointIndependent, [true, true, true]),
+        (Filter::AddressDependent, [false, true, true]),
+        (Filter::AddressAndPortDependent, [false, false, true]),
+    ] {
+        for tcp in [false, true] {
+            let packet = |src: &str, sport, dst: &str, dport| {
+                if tcp { tcp4(src, sport, dst, dport, "S", b"") } else { udp4(src, sport, dst, dport, b"data") }
+            };
+            let both = Filtering { tcp: Some(filter), udp: Some(filter) };
+            let mut ce = ce_of(&ours(), |p| p.napt_params.filtering = both);
+            let b_port = open(&mut ce, &packet(HOST_B, 6000, SERVER4, 53));
+            let sent = packet(HOST, 40_000, OWN4, b_port);
+            let out = handle(&mut ce, &sent).forwarded();
+            let a_port = tuple(&out).1;
+            assert_eq!(turns_back(&mut ce, &out), at_once, "{filter:?}");
+            // To the same address, and a port of nobody.
+            let elsewhere = (0..).map(|n| 1232 + n).find(|port| ![a_port, b_port].contains(port)).unwrap();
+            assert_eq!(open(&mut ce, &packet(HOST_B, 6000, OWN4, elsewhere)), b_port);
+            assert_eq!(turns_back(&mut ce, &out), address, "{filter:?}");
+            assert_eq!(open(&mut ce, &packet(HOST_B, 6000, OWN4, a_port)), b_port);
+            assert_eq!(turns_back(&mut ce, &out), endpoint, "{filter:?}");
+            let at_b = handle(&mut ce, &out).forwarded();
+            assert_eq!(tuple(&at_b), (OWN4.into(), a_port, HOST_B.into(), 6000));
+            a_refusal_turns_back(&mut ce, HOST_B, &at_b, HOST, &sent);
+            let answer = packet(HOST_B, 6000, OWN4, a_port);
+            let back = handle(&mut ce, &answer).forwarded();
+            let at_a = handle(&mut ce, &back).forwarded();
+            assert_eq!(tuple(&at_a), (OWN4.into(), b_port, HOST.into(), 40_000));
+            a_refusal_turns_back(&mut ce, HOST, &at_a, HOST_B, &answer);
+        }
+    }
+}
+
+/// The same where ports are shared: who has a port of its own is reached and answered by one who shares; two who share
+/// do not find each other, whatever the filter says, as nobody outside finds them.
+#[test]
+fn hairpin_by_filter_with_shared_ports() {
+    for filter in [Filter::EndpointIndependent, Filter::AddressDependent, Filter::AddressAndPortDependent] {
+        let mut ce = ce_of(&ours(), |p| {
+            p.napt_params.sharing.threshold = 100;
+            p.napt_params.filtering.udp = Some(filter);
+        });
+        // The first endpoint alone has a port of its own.
+        let own = open(&mut ce, &udp4(HOST_B, 6000, SERVER4, 53, b""));
+        let sent = udp4(HOST, 40_000, OWN4, own, b"hello");
+        let out = handle(&mut ce, &sent).forwarded();
+        let shared = tuple(&out).1;
+        assert_eq!(ce.napt().unwrap().shared_ports(Protocol::Udp), 1);
+        let answer = udp4(HOST_B, 6000, OWN4, shared, b"hello");
+        let back = handle(&mut ce, &answer).forwarded();
+        assert_eq!(tuple(&back).1, own);
+        let at_a = handle(&mut ce, &back).forwarded();
+        assert_eq!(tuple(&at_a), (OWN4.into(), own, HOST.into(), 40_000));
+        let at_b = handle(&mut ce, &out).forwarded();
+        assert_eq!(tuple(&at_b), (OWN4.into(), shared, HOST_B.into(), 6000));
+        a_refusal_turns_back(&mut ce, HOST_B, &at_b, HOST, &sent);
+        a_refusal_turns_back(&mut ce, HOST, &at_a, HOST_B, &answer);
+        let other = open(&mut ce, &udp4("192.168.1.30", 7000, SERVER4, 53, b""));
+        assert_ne!(other, own);
+        let knock = handle(&mut ce, &udp4(HOST, 40_001, OWN4, other, b"")).forwarded();
+        assert!(!turns_back(&mut ce, &knock), "{filter:?}");
+        // Nor does a refusal of what never came reach anybody.
+        let forged = udp4(OWN4, tuple(&knock).1, "192.168.1.30", 7000, b"");
+        let refused = handle(&mut ce, &icmp4("192.168.1.30", OWN4, 3, 3, [0; 4], &forged));
+        assert_eq!(refused.reason(), DropReason::NaptNoMapping);
+    }
+}
+
+/// R4787-1, R4787-3: the CE's own host (192.0.0.2) and a host of the LAN, with the same inside port, share the set and nothing else.
+#[test]
+fn the_ces_own_traffic_is_a_hosts() {
+    const CE4: &str = "192.0.0.2";
+    let mut ce = ce();
+    let ports = [CE4, HOST].map(|host| {
+        let port = open(&mut ce, &tcp4(host, 40_000, SERVER4, 443, "S", b""));
+        let back = handle(&mut ce, &tcp6(SERVER, 443, OWN, port, "SA", b"")).forwarded();
+        assert_eq!(tuple(&back), (SERVER4.into(), 443, host.into(), 40_000));
+        port
+    });
+    assert_ne!(ports[0], ports[1]);
+    // Together they have the 252 ports, and who comes late is told, whoever it is.
+    let mut all = BTreeSet::new();
+    for n in 0..126u16 {
+        for host in [CE4, HOST] {
+            assert!(all.insert(open(&mut ce, &udp4(host, 20_000 + n, SERVER4, 53, b""))));
+        }
+    }
+    for host in [CE4, HOST] {
+        let outcome = handle(&mut ce, &udp4(host, 30_000, SERVER4, 53, b""));
+        assert_eq!((outcome.reason(), told4(&outcome, host)), (DropReason::NaptExhausted, (3, 13)));
+    }
+    // And they meet by the outside address.
+    let ping = handle(&mut ce, &echo4(CE4, OWN4, 77, true, b"me")).forwarded();
+    assert_eq!(tuple(&handle(&mut ce, &ping).forwarded()).2, CE4);
+}
+
 /// R5508-7, RFC 7857 §12: a host's echo to the home's own address comes back to it, and so does its answer.
 #[test]
 fn p42_a_hairpinned_echo() {
@@ -1062,6 +1191,57 @@ fn port11_a_full_address() {
     assert!(port >= 1024, "NAT-3: an inside port above 1023 stays above it");
     let out = handle(&mut ce, &udp4(HOST, 123, SERVER4, 123, b"")).forwarded();
     assert!((1..1024).contains(&tuple(&out).1), "NAT-3");
+    // Nobody shares the address: anybody may send to a port that is somebody's (RFC 4787 REQ-8).
+    let port = port_of_the_host(&mut ce, full);
+    let stranger = handle(&mut ce, &udp6("2001:db8:ffff:0:a:203:500:0", 9, full, port, b"")).forwarded();
+    assert_eq!(tuple(&stranger), ("10.2.3.5".into(), 9, HOST.into(), 40_000));
+    // To its own outside address without punching; all ports are its own, low ones too, but port 0 is nobody's.
+    let out = handle(&mut ce, &udp4(HOST_B, 6000, "198.51.100.18", port, b"")).forwarded();
+    assert_eq!(tuple(&handle(&mut ce, &out).forwarded()).2, HOST);
+    for port in [0, 7, 65_535] {
+        let outcome = handle(&mut ce, &udp6(SERVER, 53, full, port, b""));
+        assert_eq!((outcome.reason(), outcome.reply), (DropReason::NaptNoMapping, None), "{port}");
+    }
+    let gre = handle(&mut ce, &Make::new(Kind::Other(47), 0, 0, 40).v4(a4(HOST), a4(SERVER4)));
+    assert_eq!((gre.reason(), told4(&gre, HOST)), (DropReason::NaptUnsupported, (3, 13)));
+}
+
+/// The port by which the host's 40,000 leaves, by an answer to it.
+fn port_of_the_host(ce: &mut Ce, full: &str) -> u16 {
+    let port = tuple(&handle(ce, &udp4(HOST, 40_000, SERVER4, 53, b"")).forwarded()).1;
+    let back = handle(ce, &udp6(SERVER, 53, full, port, b"")).forwarded();
+    assert_eq!(tuple(&back), (SERVER4.into(), 53, HOST.into(), 40_000));
+    port
+}
+
+/// CE-12: NAPT before a prefix: everybody leaves by its first address, with all ports; the others are nobody's.
+#[test]
+fn a_home_with_a_prefix_behind_napt() {
+    let provisioning = provisioning(
+        vec![rule("2001:db8:4000::/36", "203.0.113.0/24", 4)],
+        "2001:db8:ffff::/64",
+        Some("2001:db8:4100::/40"),
+    );
+    let (first, second) = ("2001:db8:4100::cb00:7110:0", "2001:db8:4100::cb00:7111:0");
+    let forward = Forward { protocol: Protocol::Tcp, port: 22, inside: Inside { addr: v4(HOST_B), port: 2222 } };
+    let mut ce = ce_of(&provisioning, |p| p.napt_params.forwards = vec![forward]);
+    let mut ports = BTreeSet::new();
+    for host in [HOST, HOST_B, "192.0.0.2", "203.0.113.17"] {
+        let out = handle(&mut ce, &udp4(host, 40_000, SERVER4, 53, b"")).forwarded();
+        assert_valid(&out);
+        let (src, port, ..) = tuple(&out);
+        assert_eq!(src, first);
+        assert!(ports.insert(port) && port >= 1024);
+        let back = handle(&mut ce, &udp6(SERVER, 53, first, port, b"")).forwarded();
+        assert_eq!(tuple(&back), (SERVER4.into(), 53, host.into(), 40_000));
+        let other = handle(&mut ce, &udp6(SERVER, 53, second, port, b""));
+        assert_eq!((other.reason(), other.reply), (DropReason::NaptNoMapping, None));
+    }
+    let at_b = handle(&mut ce, &tcp6(SERVER, 40_111, first, 22, "S", b"")).forwarded();
+    assert_eq!(tuple(&at_b), (SERVER4.into(), 40_111, HOST_B.into(), 2222));
+    assert_eq!(handle(&mut ce, &tcp6(SERVER, 40_111, second, 22, "S", b"")).reason(), DropReason::NaptNoMapping);
+    let outside = "2001:db8:4100::cb00:7120:0";
+    assert_eq!(handle(&mut ce, &tcp6(SERVER, 40_111, outside, 22, "S", b"")).reason(), DropReason::DestinationNotOurs);
 }
 
 // Addresses.

@@ -11,7 +11,7 @@ use mapt::br::Br;
 use mapt::ce::{Ce, CeParams};
 use mapt::engine::Engine;
 use mapt::map::{Provisioning, RuleSpec};
-use mapt::napt::{Filter, Filtering, Protocol, Replaced, Sharing};
+use mapt::napt::{EventKind, Filter, Filtering, Protocol, Replaced, Sharing, Why};
 use mapt::reply::{IcmpParams, Originate};
 use mapt::verdict::{DropReason, Verdict};
 use oracle::build::{Kind, Make, Place};
@@ -190,6 +190,36 @@ fn a_prefix_is_lost_and_gained() {
     out(&mut ce, &udp, NOW);
     assert!(Arc::ptr_eq(&ce.counters(), &counters));
     assert_eq!(counters.snapshot().directions[0].received.packets, 63);
+}
+
+/// The log of mappings knows of the end when the prefix goes, and of the next mapping when there is one again.
+#[test]
+fn the_log_of_mappings_without_a_prefix() {
+    let mut ce = ce();
+    ce.record(true);
+    let (udp, tcp) = (udp4(HOST, 40_000, SERVER4, 53, b""), tcp4(HOST, 40_001, SERVER4, 443, "S", b""));
+    let ports = [out(&mut ce, &udp, NOW), out(&mut ce, &tcp, after(1))];
+    replace(&mut ce, &appendix_a(None), &ce_params(), after(2));
+    replace(&mut ce, &appendix_a(None), &ce_params(), after(3));
+    replace(&mut ce, &ours(), &ce_params(), after(4));
+    let new = out(&mut ce, &udp, after(5));
+    let events: Vec<_> = std::iter::from_fn(|| ce.next_event()).map(|e| (e.at, e.kind, e.outside.port)).collect();
+    let gone = EventKind::Ended(Why::Purged);
+    assert_eq!(
+        events,
+        [
+            (NOW, EventKind::Made, ports[0]),
+            (after(1), EventKind::Made, ports[1]),
+            (after(2), gone, ports[1]),
+            (after(2), gone, ports[0]),
+            (after(5), EventKind::Made, new),
+        ]
+    );
+    ce.record(false);
+    replace(&mut ce, &appendix_a(None), &ce_params(), after(6));
+    replace(&mut ce, &ours(), &ce_params(), after(7));
+    out(&mut ce, &udp, after(8));
+    assert_eq!(ce.next_event(), None);
 }
 
 /// Our own answers come from the new addresses at once.

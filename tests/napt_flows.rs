@@ -205,6 +205,27 @@ fn who_shares() {
     assert_eq!(home.napt.ports_in_use(Protocol::Udp) - home.napt.shared_ports(Protocol::Udp), 1);
 }
 
+/// Where sharing has ended, a new flow takes no place on a port where others are, even that of a flow which is over.
+#[test]
+fn nobody_joins_a_shared_port_when_sharing_is_off() {
+    let sharing =
+        |threshold| NaptParams { sharing: Sharing { threshold, ..Sharing::default() }, ..NaptParams::default() };
+    let mut home = Home::with(set_15(), sharing(100));
+    // All ports, and then two flows on each shared one: to server 0, and to server 1.
+    for n in 0..15 {
+        home.connect(host(5, 4000 + n), server(0, 443)).unwrap();
+    }
+    for n in 0..14 {
+        home.connect(host(6, 4000 + n), server(1, 443)).unwrap();
+    }
+    (1..15).for_each(|n| home.close(host(5, 4000 + n), server(0, 443)));
+    home.wait(2000);
+    home.napt.replace(&mut Napt::new(ADDR, set_15(), &sharing(0), 8), home.now);
+    assert_eq!(home.napt.shared_ports(Protocol::Tcp), 14);
+    assert_eq!(home.connect(host(7, 7000), server(0, 443)), Err(Refusal::Exhausted));
+    assert_eq!(home.napt.flows(Protocol::Tcp), 29, "and nobody ended for it");
+}
+
 /// NAT-6, RFC 4787 §5: which senders reach a port of one endpoint's own, and nobody else a shared one.
 #[test]
 fn filters() {

@@ -49,7 +49,16 @@ impl Ce {
                 std::mem::swap(in_force, new);
                 replaced
             }
-            _ => Replaced { kept: 0, purged: flows },
+            (new, in_force) => {
+                if let Some(past) = in_force.as_mut().and_then(|napt| napt.past(now)) {
+                    self.lost += past.lost_events();
+                    self.past = Some(past);
+                }
+                if let Some(napt) = new {
+                    napt.record(self.recording);
+                }
+                Replaced { kept: 0, purged: flows }
+            }
         };
         std::mem::swap(&mut core.translator.random, &mut old.translator.random);
         std::mem::swap(&mut core.plan, &mut old.plan);

@@ -17,7 +17,9 @@ use crate::frag::{FragParams, FragTable, Key};
 use crate::hold::{self, Hold, Pass, Role, Stop};
 use crate::map::{Customer, PortSet, Provisioning, RuleId, RuleTable};
 use crate::mapping;
-use crate::napt::{Inside, Napt, NaptParams, Outside, Proposal, Protocol, Refusal, Remote, Segment, TcpFlags};
+use crate::napt::{
+    Event, Inside, Napt, NaptParams, Outside, Past, Proposal, Protocol, Refusal, Remote, Segment, TcpFlags,
+};
 use crate::reply::{DUMMY_IPV4, IcmpParams};
 use crate::siit::{
     self, AddressMap, ErrorFlow, Flow, FlowKind, Plan, Randomness, TranslationParams, Translator, V4View, V6View,
@@ -62,6 +64,11 @@ pub struct Ce {
     hold: Hold,
     desk: Desk,
     unsolicited: Unsolicited,
+    recording: bool,
+    /// Of the NAPT that was here until the customer's address went.
+    past: Option<Past<Inside>>,
+    /// Events that such found no room for.
+    lost: u64,
 }
 
 /// All of a CE but counting, answering and waiting.
@@ -98,7 +105,15 @@ impl Ce {
     pub fn new(provisioning: &Provisioning, params: &CeParams) -> Ce {
         let NextCe { core, replier } = Ce::prepare(provisioning, params);
         let hold = Hold::new(Arc::new(FragTable::new(&params.fragments, params.seed)));
-        Ce { core, hold, desk: Desk::new(replier), unsolicited: Unsolicited::new() }
+        Ce {
+            core,
+            hold,
+            desk: Desk::new(replier),
+            unsolicited: Unsolicited::new(),
+            recording: false,
+            past: None,
+            lost: 0,
+        }
     }
 
     /// The NAPT; `None` where it is off, and without a prefix.
@@ -109,6 +124,33 @@ impl Ce {
     /// The NAPT, for what is done to it between packets.
     pub fn napt_mut(&mut self) -> Option<&mut Napt<Inside>> {
         self.core.napt.as_mut()
+    }
+
+    /// Has the NAPT record what is made and what ends, or stop, see [`Napt::record`]; also one that comes by `replace`.
+    pub fn record(&mut self, on: bool) {
+        self.recording = on;
+        if !on {
+            self.past = None;
+        }
+        if let Some(napt) = &mut self.core.napt {
+            napt.record(on);
+        }
+    }
+
+    /// The oldest event that waits; those of a NAPT that `replace` took away come first.
+    pub fn next_event(&mut self) -> Option<Event<Inside>> {
+        if let Some(past) = &mut self.past {
+            match past.next_event() {
+                None => self.past = None,
+                event => return event,
+            }
+        }
+        self.core.napt.as_mut()?.next_event()
+    }
+
+    /// Events that found no room since the start.
+    pub fn lost_events(&self) -> u64 {
+        self.lost + self.core.napt.as_ref().map_or(0, Napt::lost_events)
     }
 
     /// Outside ports of a protocol in use now.

@@ -128,6 +128,23 @@ impl<K: InsideKey> Table<K> {
         kept
     }
 
+    /// Notes that no mapping of this table goes on.
+    pub(super) fn note_end_of_all(&mut self) {
+        let Table { ports, flows, log, .. } = self;
+        if !log.is_on() {
+            return;
+        }
+        for port in (0..ports.set().count()).filter_map(|n| ports.set().nth(n)) {
+            if let Some(Use::Own(inside)) = ports.index(port).map(|index| ports.used(index)) {
+                log.push(EventKind::Ended(Why::Purged), inside, port, None);
+            }
+        }
+        let is_shared = |port| ports.index(port).is_some_and(|index| ports.used(index) == Use::Shared);
+        for (_, flow) in flows.all().filter(|(_, flow)| is_shared(flow.port)) {
+            log.push(EventKind::Ended(Why::Purged), flow.inside, flow.port, Some(flow.remote));
+        }
+    }
+
     /// Notes what of this table did not come along to `new`, and what is set there alone.
     fn note_change(&mut self, new: &Table<K>, same_address: bool) {
         if !self.log.is_on() {

@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use super::clock::Tick;
+use super::table::Table;
 use super::{InsideKey, Napt, Outside, Protocol, Remote};
 
 /// Events of a protocol that wait to be read.
@@ -99,7 +100,41 @@ impl<K: InsideKey> Log<K> {
     }
 }
 
+/// What waits to be read of a NAPT that is no more.
+pub struct Past<K>([Log<K>; 3]);
+
+impl<K: InsideKey> Past<K> {
+    /// As `Napt::next_event`.
+    pub fn next_event(&mut self) -> Option<Event<K>> {
+        oldest(self.0.iter_mut())
+    }
+
+    /// As `Napt::lost_events`.
+    pub fn lost_events(&self) -> u64 {
+        self.0.iter().map(|log| log.lost).sum()
+    }
+}
+
+/// The oldest event of some logs.
+fn oldest<'a, K: InsideKey + 'a>(logs: impl Iterator<Item = &'a mut Log<K>>) -> Option<Event<K>> {
+    let first = |log: &Log<K>| log.waiting.as_ref().and_then(VecDeque::front).map(|event| event.at);
+    logs.filter(|log| first(log).is_some()).min_by_key(|log| first(log))?.waiting.as_mut()?.pop_front()
+}
+
 impl<K: InsideKey> Napt<K> {
+    /// The last events of a NAPT that will have no more packets: all its mappings have ended. `None` where none are
+    /// recorded.
+    pub fn past(&mut self, now: Duration) -> Option<Past<K>> {
+        self.look_at_the_clock(now);
+        self.tables.iter_mut().for_each(Table::note_end_of_all);
+        let addr = self.addr;
+        let logs = self.tables.each_mut().map(|table| {
+            let empty = Log::new(addr, table.protocol);
+            std::mem::replace(&mut table.log, empty)
+        });
+        logs[0].is_on().then_some(Past(logs))
+    }
+
     /// Begins to record events, or stops and forgets those that wait. Takes the memory for 16,384 events of each protocol;
     /// recording itself allocates nothing and costs one branch while it is off. Mappings that there are already, and those
     /// that `restore` brings, have no event of their making.
@@ -113,9 +148,7 @@ impl<K: InsideKey> Napt<K> {
 
     /// The oldest event that waits; those of a protocol come in their order.
     pub fn next_event(&mut self) -> Option<Event<K>> {
-        let first = |log: &Log<K>| log.waiting.as_ref().and_then(VecDeque::front).map(|event| event.at);
-        let logs = self.tables.iter_mut().map(|table| &mut table.log).filter(|log| first(log).is_some());
-        logs.min_by_key(|log| first(log))?.waiting.as_mut()?.pop_front()
+        oldest(self.tables.iter_mut().map(|table| &mut table.log))
     }
 
     /// Events that found no room since the start, because nobody read them in time.

@@ -35,7 +35,7 @@ use scarcity::Choice;
 use table::{Settings, Table};
 
 pub use change::Replaced;
-pub use events::{Event, EventKind, Why};
+pub use events::{Event, EventKind, Past, Why};
 pub use explicit::{Allowed, Changed, Forward, Mapping, Nonce, Origin};
 pub use list::{FlowState, FlowView};
 pub use params::{Filter, Filtering, NaptParams, Sharing, Timers};

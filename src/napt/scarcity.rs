@@ -81,7 +81,7 @@ impl<K: InsideKey> Table<K> {
         let index = self.ports.index(port).filter(|_| port != 0)?;
         let shared = match self.ports.used(index) {
             Use::Free => false,
-            Use::Shared => (self.threshold.is_some() && self.flows.at_port(port, remote).is_none()).then_some(true)?,
+            Use::Shared => (self.threshold.is_some() && self.is_unused(index, remote)).then_some(true)?,
             Use::Own(_) => return None,
         };
         let fits = self.ports.of_inside(inside).is_none() && !self.flows.is_full();
@@ -112,7 +112,8 @@ impl<K: InsideKey> Table<K> {
         let start = scale(mix(draw, 0), shared.len());
         let mut over = None;
         for &index in shared.iter().cycle().skip(start).take(shared.len().min(WALK)) {
-            match self.ports.port(index).and_then(|port| self.flows.at_port(port, remote)) {
+            let Some(port) = self.ports.port(index).filter(|port| !self.is_itself(*port, remote)) else { continue };
+            match self.flows.at_port(port, remote) {
                 None => return Walk::Unused(index),
                 Some((id, flow)) if over.is_none() && self.is_over(flow, now) => over = Some(id),
                 Some(_) => {}
@@ -129,7 +130,13 @@ impl<K: InsideKey> Table<K> {
     }
 
     fn is_unused(&self, index: PortIndex, remote: Remote) -> bool {
-        self.ports.port(index).is_some_and(|port| self.flows.at_port(port, remote).is_none())
+        let port = self.ports.port(index).filter(|port| !self.is_itself(*port, remote));
+        port.is_some_and(|port| self.flows.at_port(port, remote).is_none())
+    }
+
+    /// Whether a flow from this port would come back as its own answer, instead of reaching who else is on the port.
+    fn is_itself(&self, port: u16, remote: Remote) -> bool {
+        remote == Remote { addr: self.addr, port }
     }
 
     /// The choice, with a flow to end where the table of flows is full.

@@ -32,6 +32,7 @@ pub(super) struct Settings {
 }
 
 pub(super) struct Table<K> {
+    pub(super) addr: Ipv4Addr,
     pub(super) protocol: Protocol,
     pub(super) flows: Flows<K>,
     pub(super) ports: Ports<K>,
@@ -50,6 +51,7 @@ impl<K: InsideKey> Table<K> {
         let pool = PortPool::new(&of.ports, ported, of.protocol == Protocol::Udp);
         let permits = if of.filter == Filter::AddressDependent { of.limit } else { 0 };
         Table {
+            addr: of.addr,
             protocol: of.protocol,
             flows: Flows::new(of.limit, of.idle, of.seed),
             ports: Ports::new(of.ports, pool, of.seed),

@@ -6,7 +6,6 @@ use std::time::Duration;
 use super::control::{Event, Filter, Happened, Mapping, Origin, Ports};
 use super::engine::Machine;
 use super::text;
-use crate::ce::Ce;
 use crate::napt::{self, FlowView, Inside, Napt, Protocol};
 
 /// In the order in which they are listed.
@@ -70,18 +69,18 @@ pub fn ports(machine: &Machine) -> Result<Vec<Ports>, String> {
     Ok(PROTOCOLS.map(of).into())
 }
 
-/// Has the NAPT record what is made and what ends, or stop; nothing where there is no NAPT.
+/// Has a CE record what is made and what ends, or stop; nothing of a BR.
 pub fn record(machine: &mut Machine, on: bool) {
-    if let Some(napt) = machine.ce_mut().and_then(Ce::napt_mut) {
-        napt.record(on);
+    if let Some(ce) = machine.ce_mut() {
+        ce.record(on);
     }
 }
 
 /// What has happened since the last call, at most `most`, and how much was lost since the start.
 pub fn events(machine: &mut Machine, most: usize) -> (Vec<napt::Event<Inside>>, u64) {
-    let Some(napt) = machine.ce_mut().and_then(Ce::napt_mut) else { return (Vec::new(), 0) };
-    let events = std::iter::from_fn(|| napt.next_event()).take(most).collect();
-    (events, napt.lost_events())
+    let Some(ce) = machine.ce_mut() else { return (Vec::new(), 0) };
+    let events = std::iter::from_fn(|| ce.next_event()).take(most).collect();
+    (events, ce.lost_events())
 }
 
 impl Event {

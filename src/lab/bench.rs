@@ -61,6 +61,8 @@ const THROUGHPUT: &[Measure] = &[
 ];
 const CONNECTIONS: &[Measure] = &[
     ("connections/s", "connections-per-s"),
+    ("from 1 client", "connections-per-s-of-1-client"),
+    ("from 4", "connections-per-s-of-4-clients"),
     ("failed %", "failed-percent"),
     ("median ms", "median-ms"),
     ("99 % ms", "99-percent-ms"),
@@ -228,8 +230,9 @@ impl Path4 {
         let length = Duration::from_secs(seconds.into());
         if what == What::Connections {
             let any = if self.last.is_some() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-            let found = connections::measure(&self.client, &self.server, any, length)?;
-            return Ok(vec![found.rate, found.failed, found.median, found.slow]);
+            let of = |clients| connections::measure(&self.client, &self.server, any, clients, length);
+            let (one, four, many) = (of(1)?, of(4)?, of(connections::CLIENTS)?);
+            return Ok(vec![many.rate, one.rate, four.rate, many.failed, many.median, many.slow]);
         }
         let one = self.iperf(runner, seconds, &[])?;
         let reverse = self.iperf(runner, seconds, &["-R"])?;

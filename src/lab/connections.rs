@@ -17,8 +17,8 @@ pub const SERVERS: u8 = 100;
 /// Where they are.
 pub const SERVERS_PREFIX: &str = "198.18.0.0/25";
 const PORT: u16 = 7002;
-/// Threads of the client, and of the server.
-const THREADS: usize = 32;
+/// Threads of the client where there are to be many, as many of the server.
+pub const CLIENTS: usize = 32;
 /// A connection that takes longer has failed.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Octets of a question and of its answer.
@@ -48,9 +48,16 @@ struct Tally {
     micros: Mutex<Vec<u32>>,
 }
 
-/// Opens and closes connections from `client` to all servers in turn for `length`. The first second is not counted.
+/// Opens and closes connections from `client` to all servers in turn for `length`, one after another in each of
+/// `clients` threads. The first second is not counted.
 /// The server listens at `any`, the unspecified address of its family.
-pub fn measure(client: &Netns, server: &Netns, any: IpAddr, length: Duration) -> Result<Connections, LabError> {
+pub fn measure(
+    client: &Netns,
+    server: &Netns,
+    any: IpAddr,
+    clients: usize,
+    length: Duration,
+) -> Result<Connections, LabError> {
     let failed = |e: io::Error| LabError::failed("connect and close", e);
     let listener = server.within(move || TcpListener::bind((any, PORT)))?.map_err(failed)?;
     let errno = |e: nix::Error| LabError::failed("listen", e);
@@ -59,12 +66,12 @@ pub fn measure(client: &Netns, server: &Netns, any: IpAddr, length: Duration) ->
     setsockopt(&listener, sockopt::ReceiveTimeout, &TimeVal::milliseconds(200)).map_err(errno)?;
     let listener = Arc::new(listener);
     let tally = Arc::new(Tally::default());
-    let (mut clients, mut servers) = (Vec::new(), Vec::new());
-    for thread in 0..THREADS {
+    let (mut askers, mut servers) = (Vec::new(), Vec::new());
+    for thread in 0..clients {
         let (ours, listener) = (tally.clone(), listener.clone());
         servers.push(std::thread::spawn(move || serve(&listener, &ours)));
         let ours = tally.clone();
-        clients.push(client.spawn(move || ask(thread, &ours))?);
+        askers.push(client.spawn(move || ask(thread, clients, &ours))?);
     }
     std::thread::sleep(Duration::from_secs(1));
     tally.counting.store(true, Ordering::SeqCst);
@@ -73,7 +80,7 @@ pub fn measure(client: &Netns, server: &Netns, any: IpAddr, length: Duration) ->
     let (good, bad) = (tally.good.load(Ordering::SeqCst), tally.failed.load(Ordering::SeqCst));
     let seconds = start.elapsed().as_secs_f64();
     tally.done.store(true, Ordering::SeqCst);
-    for thread in clients {
+    for thread in askers {
         match thread.join() {
             Ok(result) => result.map_err(failed)?,
             Err(panic) => std::panic::resume_unwind(panic),
@@ -95,13 +102,13 @@ pub fn measure(client: &Netns, server: &Netns, any: IpAddr, length: Duration) ->
     })
 }
 
-fn ask(thread: usize, tally: &Tally) {
+fn ask(thread: usize, threads: usize, tally: &Tally) {
     let mut micros = Vec::new();
     for n in 0usize.. {
         if tally.done.load(Ordering::Relaxed) {
             break;
         }
-        let last = 1 + ((n * THREADS + thread) % usize::from(SERVERS)) as u8;
+        let last = 1 + ((n * threads + thread) % usize::from(SERVERS)) as u8;
         let start = Instant::now();
         let result = one(SocketAddrV4::new(Ipv4Addr::new(198, 18, 0, last), PORT), n as u8);
         if tally.counting.load(Ordering::Relaxed) && !tally.done.load(Ordering::Relaxed) {

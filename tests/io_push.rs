@@ -195,6 +195,45 @@ fn a_push_reaches_all_or_none() {
     assert_eq!(boxes.mapt("push new.yaml --confirm-within 9s --to one.sock", "").status.code(), Some(2));
 }
 
+/// What fails after the checks: the one keeps the old set, the others go back to it.
+#[test]
+fn a_commit_that_fails_leaves_the_old_set_everywhere() {
+    if !privileged() {
+        return;
+    }
+    let boxes = Boxes::new("commit");
+    let one = boxes.br("one", "routes: {install: false}\n");
+    let _two = boxes.br("two", "");
+    boxes.files.write("new.yaml", &rules(2, &[2, 4, 5]));
+    // A route of somebody's stands where one of ours would.
+    boxes.namespace.ip("route add 192.0.5.0/24 dev lo metric 1024");
+    let (good, answer) = boxes.push("new.yaml --to one.sock two.sock");
+    assert!(!good);
+    assert_eq!(outcomes(&answer), ["reverted", "refused"], "{answer}");
+    let reason = answer["targets"][1]["outcome"]["refused"].as_str().unwrap();
+    assert!(reason.contains("192.0.5.0/24 dev lo"), "{reason}");
+    assert_eq!([boxes.version("one"), boxes.version("two")], [1, 1]);
+    assert_eq!(boxes.routes("mapt-two"), [2, 3]);
+    assert!(one.line().starts_with("pushed: rule set version 1 -> 2"));
+    assert_eq!(one.line(), "returned: rule set version 2 -> 1, 0 -> 0 route(s); the push failed elsewhere");
+    assert_eq!(boxes.history("one"), ["version: 1-file", "version: 2-pushed", "version: 1-returned"]);
+    boxes.namespace.ip("route delete 192.0.5.0/24 dev lo");
+
+    // Nothing can be kept: a file stands where the directory is to be.
+    let history = boxes.files.path("state-two/two.history");
+    std::fs::rename(&history, boxes.files.path("moved")).unwrap();
+    std::fs::write(&history, "").unwrap();
+    let (good, answer) = boxes.push("new.yaml --to two.sock");
+    assert!(!good);
+    let reason = answer["targets"][0]["outcome"]["refused"].as_str().unwrap();
+    assert!(reason.contains("two.history") && reason.contains("cannot be"), "{reason}");
+    assert_eq!((boxes.version("two"), boxes.routes("mapt-two")), (1, vec![2, 3]));
+    std::fs::remove_file(&history).unwrap();
+    std::fs::rename(boxes.files.path("moved"), &history).unwrap();
+    assert!(boxes.push("new.yaml --to one.sock two.sock").0);
+    assert_eq!(boxes.routes("mapt-two"), [2, 4, 5]);
+}
+
 #[test]
 fn by_way_of_ssh() {
     if !privileged() {

@@ -1,6 +1,7 @@
 //! What a daemon's file means: defaults, every key, the sample files.
 use mapt::config::{
-    Config, ControlConfig, ControlMode, Document, PcpConfig, Role, RoutesConfig, RuleSet, Sysctl, TunConfig,
+    Config, ControlConfig, ControlMode, Document, Listen, MetricsConfig, PcpConfig, Role, RoutesConfig, RuleSet,
+    Sysctl, TunConfig,
 };
 use mapt::frag::FragParams;
 use mapt::napt::{Filter, Filtering, Forward, Inside, NaptParams, Protocol, Sharing, Timers};
@@ -37,7 +38,7 @@ fn the_smallest_br() {
     assert_eq!(config.routes, RoutesConfig { install: true, table: 254, metric: 1024, protocol: 182 });
     assert_eq!(config.restore_within, Duration::from_secs(600));
     assert_eq!(config.sysctl, Sysctl::Check);
-    assert_eq!((config.control, config.state_directory), (None, None));
+    assert_eq!((config.control, config.state_directory, config.metrics), (None, None, None));
     assert_eq!(config.provisioning.version, 1);
     assert_eq!(config.provisioning.table.rules().len(), 1);
     assert_eq!(config.provisioning.end_user_prefix, None);
@@ -74,6 +75,10 @@ fn the_full_samples_say_the_defaults() {
     assert_eq!((&full.instance, &full.routes, full.sysctl), (&small.instance, &small.routes, small.sysctl));
     assert_eq!(full.tun.name, small.tun.name);
     assert_eq!(full.control, Some(owners("/run/mapt/br.sock")));
+    assert_eq!(
+        full.metrics,
+        Some(MetricsConfig { listen: Listen::Tcp("127.0.0.1:9782".parse().unwrap()), rules: 100 })
+    );
     assert_eq!(full.state_directory, Some(PathBuf::from("/run/mapt")));
     let (Role::Br(full), Role::Br(small)) = (full.role, small.role) else { panic!("BRs") };
     assert_eq!((full.translation, full.check_interface_id), (small.translation, small.check_interface_id));
@@ -119,6 +124,7 @@ decrement-hop-limit: true
 control: {socket: run/c.sock, mode: 0660, group: adm}
 state-directory: state
 pcp: {listen: [192.168.1.1, 10.0.0.1], min-lifetime: 1, max-lifetime: 604800, per-host: 4096, nat-pmp: false}
+metrics: {listen: run/m.sock, mode: 0660, group: prometheus, rules: 10000}
 ",
     );
     assert_eq!(config.instance, "home-2");
@@ -129,6 +135,9 @@ pcp: {listen: [192.168.1.1, 10.0.0.1], min-lifetime: 1, max-lifetime: 604800, pe
     // Relative paths are relative to the file.
     let socket = PathBuf::from("/etc/mapt/run/c.sock");
     assert_eq!(config.control, Some(ControlConfig { socket, mode: ControlMode::Group, group: Some("adm".into()) }));
+    let socket = PathBuf::from("/etc/mapt/run/m.sock");
+    let socket = ControlConfig { socket, mode: ControlMode::Group, group: Some("prometheus".into()) };
+    assert_eq!(config.metrics, Some(MetricsConfig { listen: Listen::Unix(socket), rules: 10_000 }));
     assert!(config.log_mappings);
     assert_eq!(config.state_directory, Some(PathBuf::from("/etc/mapt/state")));
     assert_eq!(config.restore_within, Duration::from_secs(86_400));
@@ -301,4 +310,28 @@ fn a_rule_set_is_told_from_a_daemons_file() {
     let document = Document::load(&text, Path::new("config/ce.yaml"), &mut loader).unwrap();
     assert!(matches!(document.value, Document::Daemon(_)));
     assert!(RuleSet::load(&text, Path::new("config/ce.yaml")).is_err());
+}
+
+#[test]
+fn where_metrics_are_served() {
+    let listen = |text: &str| {
+        let text = format!("role: br\nrules: rules.yaml\nmetrics: {{listen: {text}}}\n");
+        let Ok(loaded) =
+            Config::load(&text, Path::new("/etc/mapt/x.yaml"), &mut |_| fs::read_to_string("config/rules.yaml"))
+        else {
+            panic!("{text}")
+        };
+        let warned = loaded.warnings.iter().any(|w| w.to_string().contains("metrics.listen"));
+        (loaded.value.metrics.unwrap(), warned)
+    };
+    let tcp = |at: &str| MetricsConfig { listen: Listen::Tcp(at.parse().unwrap()), rules: 100 };
+    let unix = |path: &str| MetricsConfig { listen: Listen::Unix(owners(path)), rules: 100 };
+    assert_eq!(listen("9782"), (tcp("127.0.0.1:9782"), false));
+    assert_eq!(listen("127.0.0.9:9782"), (tcp("127.0.0.9:9782"), false));
+    assert_eq!(listen("'[::1]:9782'"), (tcp("[::1]:9782"), false));
+    assert_eq!(listen("./m.sock"), (unix("/etc/mapt/./m.sock"), false));
+    assert_eq!(listen("/run/m.sock"), (unix("/run/m.sock"), false));
+    // Beyond this host only where it is written out, and with a warning.
+    assert_eq!(listen("0.0.0.0:9782"), (tcp("0.0.0.0:9782"), true));
+    assert_eq!(listen("192.0.2.1:9782"), (tcp("192.0.2.1:9782"), true));
 }

@@ -307,6 +307,7 @@ fn closed_connections_give_way() {
     assert_eq!(home.connect(host(6, 2), web), Ok(ports[9]));
     home.wait(60_000);
     assert_eq!(home.connect(host(6, 3), web), Err(Refusal::Exhausted), "who is established stays");
+    assert_eq!(home.napt.gave_way(Protocol::Tcp), 2);
     for n in (0..15).filter(|n| ![3, 9].contains(n)) {
         assert_eq!(home.back(ports[usize::from(n)], web, "A", 9001, 1001), Ok(host(5, 4000 + n)));
     }

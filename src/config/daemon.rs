@@ -2,10 +2,11 @@
 use super::decode::{self, Fields, Slot};
 use super::error::{Findings, Loaded, Path, Reporter, tame};
 use super::forwards::{self, forwards};
+use super::metrics::metrics;
 use super::pcp::pcp;
 use super::raw::Value;
 use super::rules::{RuleSet, rule_set};
-use super::{Config, ControlConfig, ControlMode, Role, RoutesConfig, Sysctl, TunConfig};
+use super::{Config, ControlConfig, ControlMode, Listen, MetricsConfig, Role, RoutesConfig, Sysctl, TunConfig};
 use crate::br::BrParams;
 use crate::ce::CeParams;
 use crate::frag::FragParams;
@@ -95,6 +96,12 @@ pub(super) fn daemon(
     let decrement_hop_limit = fields.get("decrement-hop-limit", r, decode::boolean).unwrap_or(false);
     let control = fields.get("control", r, |slot, r| control(slot, directory, r));
     let pcp = fields.get("pcp", r, pcp);
+    let metrics = fields.get("metrics", r, |slot, r| metrics(slot, directory, r));
+    if let (Some(MetricsConfig { listen: Listen::Unix(unix), .. }), Some(control)) = (&metrics, &control)
+        && unix.socket == control.socket
+    {
+        fields.error("metrics", r, "`listen` is the path of `control.socket`: expected another", "");
+    }
     let state_directory = fields.get("state-directory", r, decode::text("a directory", 4096));
 
     if state_directory.is_none() && napt.restore_within.is_some_and(|seconds| seconds > 0) {
@@ -190,6 +197,7 @@ pub(super) fn daemon(
         routes,
         sysctl: sysctl.unwrap_or_default(),
         control,
+        metrics,
         log_mappings,
         state_directory: state_directory.map(|path| directory.join(path)),
         pcp,
@@ -572,14 +580,32 @@ fn timers(slot: Slot<'_, '_>, r: &mut Reporter<'_>) -> Option<Timers> {
 fn control(slot: Slot<'_, '_>, directory: &std::path::Path, r: &mut Reporter<'_>) -> Option<ControlConfig> {
     let fields = Fields::of(slot, decode::CONTROL, "a mapping with the key `socket`", r)?;
     let socket = fields.require("socket", r, "the path of a Unix socket", "", |slot, r| {
-        let path = directory.join(decode::text("the path of a Unix socket", 4096)(slot.again(), r)?);
-        if path.as_os_str().len() > MAX_SOCKET_PATH {
-            let shown = tame(&path.to_string_lossy());
-            slot.error(r, format!("`{shown}` is too long for a Unix socket: at most {MAX_SOCKET_PATH} octets"), "");
-            return None;
-        }
-        Some(path)
+        let path = decode::text("the path of a Unix socket", 4096)(slot.again(), r)?;
+        socket_path(&slot, directory.join(path), r)
     });
+    unix_socket(&fields, socket, r)
+}
+
+/// No longer than a Unix socket's may be.
+pub(super) fn socket_path(
+    slot: &Slot<'_, '_>,
+    path: std::path::PathBuf,
+    r: &mut Reporter<'_>,
+) -> Option<std::path::PathBuf> {
+    if path.as_os_str().len() > MAX_SOCKET_PATH {
+        let shown = tame(&path.to_string_lossy());
+        slot.error(r, format!("`{shown}` is too long for a Unix socket: at most {MAX_SOCKET_PATH} octets"), "");
+        return None;
+    }
+    Some(path)
+}
+
+/// `mode` and `group` of a socket.
+pub(super) fn unix_socket(
+    fields: &Fields<'_, '_>,
+    socket: Option<std::path::PathBuf>,
+    r: &mut Reporter<'_>,
+) -> Option<ControlConfig> {
     let modes = [("0600", ControlMode::Owner), ("0660", ControlMode::Group)];
     let mode = fields.get("mode", r, decode::choice(&modes, "")).unwrap_or_default();
     let group = fields.get("group", r, decode::text("the name or number of a group", 64));

@@ -24,6 +24,7 @@ const BLOCKS: &[(&str, &[&str])] = &[
     ("napt.forwards", FORWARD),
     ("control", CONTROL),
     ("pcp", PCP),
+    ("metrics", METRICS),
 ];
 /// Keys of a daemon's file.
 pub const ROOT: &[&str] = &[
@@ -47,6 +48,7 @@ pub const ROOT: &[&str] = &[
     "control",
     "state-directory",
     "pcp",
+    "metrics",
 ];
 pub const TUN: &[&str] = &["name", "queues", "ipv4-address"];
 pub const ROUTES: &[&str] = &["install", "table", "metric", "protocol"];
@@ -62,6 +64,7 @@ pub const TIMERS: &[&str] = &["udp", "tcp-established", "tcp-opening", "tcp-clos
 pub const FORWARD: &[&str] = &["protocol", "external-port", "internal-address", "internal-port"];
 pub const CONTROL: &[&str] = &["socket", "mode", "group"];
 pub const PCP: &[&str] = &["listen", "min-lifetime", "max-lifetime", "per-host", "nat-pmp"];
+pub const METRICS: &[&str] = &["listen", "mode", "group", "rules"];
 /// Keys of a rule set.
 pub const RULE_SET: &[&str] = &["version", "date", "dmr-ipv6-prefix", "rules"];
 /// Keys of a rule.

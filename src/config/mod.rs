@@ -7,6 +7,7 @@ mod daemon;
 mod decode;
 pub mod error;
 mod forwards;
+mod metrics;
 mod pcp;
 mod raw;
 pub mod routes;
@@ -158,6 +159,8 @@ pub struct Config {
     pub sysctl: Sysctl,
     /// `control`.
     pub control: Option<ControlConfig>,
+    /// `metrics`; default none: nobody is told.
+    pub metrics: Option<MetricsConfig>,
     /// `napt.log-mappings`.
     pub log_mappings: bool,
     /// `state-directory`.
@@ -229,6 +232,24 @@ pub struct ControlConfig {
     pub mode: ControlMode,
     /// `group`: name or number; only with `ControlMode::Group`.
     pub group: Option<String>,
+}
+
+/// `metrics`: the counters for Prometheus, over HTTP.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MetricsConfig {
+    /// Where.
+    pub listen: Listen,
+    /// Most rules that have series of their own; where there are more, none has. 0 to 10,000, default 100.
+    pub rules: usize,
+}
+
+/// Where metrics are served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Listen {
+    /// TCP.
+    Tcp(std::net::SocketAddr),
+    /// A Unix socket.
+    Unix(ControlConfig),
 }
 
 /// Who may connect to the control socket.

@@ -38,17 +38,17 @@ const BATCH: usize = 32 << 10;
 #[derive(Debug, thiserror::Error)]
 pub enum ControlError {
     /// Somebody answers there.
-    #[error("control.socket: another process serves `{0}`: give each instance a socket of its own")]
+    #[error("another process serves `{0}`: give each instance a socket of its own")]
     Served(PathBuf),
     /// It would replace a file.
-    #[error("control.socket: `{0}` is there and is no socket: move it away, or name another path")]
+    #[error("`{0}` is there and is no socket: move it away, or name another path")]
     NoSocket(PathBuf),
     /// No such group.
-    #[error("control.group: there is no group `{0}` on this host")]
+    #[error("there is no group `{0}` on this host (key `group`)")]
     Group(String),
     /// The system says no.
     #[error(
-        "control.socket: `{path}` cannot be {act} ({error}); its directory must exist and be the daemon's to write to (`RuntimeDirectory=mapt` in a unit)"
+        "`{path}` cannot be {act} ({error}); its directory must exist and be the daemon's to write to (`RuntimeDirectory=mapt` in a unit)"
     )]
     Io {
         /// Where.
@@ -68,8 +68,9 @@ pub struct Control {
     mode: ControlMode,
 }
 
+/// The file of a socket; it goes with this.
 #[derive(Debug)]
-struct SocketFile(PathBuf);
+pub struct SocketFile(PathBuf);
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
@@ -77,32 +78,38 @@ impl Drop for SocketFile {
     }
 }
 
+/// Makes a socket. One that nobody serves any more is replaced; nobody may connect before its mode is set.
+pub fn bind(config: &ControlConfig) -> Result<(UnixListener, SocketFile), ControlError> {
+    let path = &config.socket;
+    let failed = |act| {
+        let path = path.clone();
+        move |error| ControlError::Io { path, act, error }
+    };
+    check_unused(path)?;
+    let group = config.group.as_deref().map(group).transpose()?;
+    let new = PathBuf::from(format!("{}.{}", path.display(), std::process::id()));
+    let _ = fs::remove_file(&new);
+    // Its mode is set while its name is nobody's yet.
+    let made = SocketFile(new.clone());
+    let listener = UnixListener::bind(&new).map_err(failed("made"))?;
+    let mode = match config.mode {
+        ControlMode::Owner => 0o600,
+        ControlMode::Group => 0o660,
+    };
+    fs::set_permissions(&new, Permissions::from_mode(mode)).map_err(failed("given its mode"))?;
+    if let Some(group) = group {
+        nix::unistd::chown(&new, None, Some(group)).map_err(|e| failed("given to its group")(e.into()))?;
+    }
+    fs::rename(&new, path).map_err(failed("put in place"))?;
+    std::mem::forget(made);
+    Ok((listener, SocketFile(path.clone())))
+}
+
 impl Control {
-    /// Makes the socket. One that nobody serves any more is replaced; nobody may connect before its mode is set.
+    /// Makes the socket; nobody is answered yet.
     pub fn open(config: &ControlConfig) -> Result<Control, ControlError> {
-        let path = &config.socket;
-        let failed = |act| {
-            let path = path.clone();
-            move |error| ControlError::Io { path, act, error }
-        };
-        check_unused(path)?;
-        let group = config.group.as_deref().map(group).transpose()?;
-        let new = PathBuf::from(format!("{}.{}", path.display(), std::process::id()));
-        let _ = fs::remove_file(&new);
-        // Its mode is set while its name is nobody's yet.
-        let made = SocketFile(new.clone());
-        let listener = UnixListener::bind(&new).map_err(failed("made"))?;
-        let mode = match config.mode {
-            ControlMode::Owner => 0o600,
-            ControlMode::Group => 0o660,
-        };
-        fs::set_permissions(&new, Permissions::from_mode(mode)).map_err(failed("given its mode"))?;
-        if let Some(group) = group {
-            nix::unistd::chown(&new, None, Some(group)).map_err(|e| failed("given to its group")(e.into()))?;
-        }
-        fs::rename(&new, path).map_err(failed("put in place"))?;
-        std::mem::forget(made);
-        Ok(Control { listener, file: SocketFile(path.clone()), mode: config.mode })
+        let (listener, file) = bind(config)?;
+        Ok(Control { listener, file, mode: config.mode })
     }
 
     /// Serves it until the answer is dropped.

@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 use super::control::{Control, ControlError};
 use super::events::Hub;
 use super::live::{Candidate, Chosen, Live};
+use super::metrics::{Endpoint, MetricsError};
 use super::netlink::Netlink;
 use super::pcp::{PcpError, Server, Sockets};
 use super::plan::{Plan, Program};
@@ -51,10 +52,12 @@ struct Arguments {
 enum DaemonError {
     #[error(transparent)]
     Setup(#[from] SetupError),
-    #[error(transparent)]
+    #[error("control.socket: {0}")]
     Control(#[from] ControlError),
     #[error(transparent)]
     Run(#[from] RunError),
+    #[error(transparent)]
+    Metrics(#[from] MetricsError),
     #[error(transparent)]
     Pcp(#[from] PcpError),
     #[error("no signals or no runtime: {0}")]
@@ -134,6 +137,10 @@ fn serve(file: PathBuf, chosen: Chosen) -> Result<(), DaemonError> {
         let config = &chosen.config;
         let plan = Plan::of(config);
         let control = config.control.as_ref().map(Control::open).transpose()?;
+        let metrics = match &config.metrics {
+            Some(config) => Some(Endpoint::open(config).await?),
+            None => None,
+        };
         let pcp = match &config.pcp {
             Some(config) => Some(Sockets::open(config).await?),
             None => None,
@@ -167,8 +174,9 @@ fn serve(file: PathBuf, chosen: Chosen) -> Result<(), DaemonError> {
             started: jiff::Timestamp::now(),
             kernel: Netlink::connect().map_err(SetupError::from)?.into(),
         });
-        let service = |events| Arc::new(Service { acts, events, jobs, standing });
-        let _served = control.zip(events.clone()).map(|(control, events)| control.serve(service(events)));
+        let service = events.map(|events| Arc::new(Service { acts, events, jobs, standing }));
+        let _served = control.zip(service.clone()).map(|(control, service)| control.serve(service));
+        let _metrics = metrics.zip(service.clone()).map(|(metrics, service)| metrics.serve(service));
         let Live { plan, installed, .. } = &live;
         print(&format!(
             "ready: {} `{}` on {}: {queues} queue(s), {offloads}, MTU {}, {} route(s)\n",

@@ -631,6 +631,7 @@ fn keep_what_needs_a_restart(old: &Config, new: &mut Config) -> Vec<&'static str
     keep(&old.routes, &mut new.routes, "routes", &mut waiting);
     keep(&old.sysctl, &mut new.sysctl, "sysctl", &mut waiting);
     keep(&old.control, &mut new.control, "control", &mut waiting);
+    keep(&old.metrics, &mut new.metrics, "metrics", &mut waiting);
     keep(&old.pcp, &mut new.pcp, "pcp", &mut waiting);
     keep(&old.state_directory, &mut new.state_directory, "state-directory", &mut waiting);
     match (&old.role, &mut new.role) {

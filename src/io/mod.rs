@@ -9,6 +9,7 @@ pub mod daemon;
 pub mod events;
 pub mod live;
 pub mod mend;
+pub mod metrics;
 pub mod netlink;
 pub mod patience;
 pub mod pcp;

@@ -64,6 +64,8 @@ impl Why {
 pub(super) struct Log<K> {
     waiting: Option<VecDeque<Event<K>>>,
     lost: u64,
+    /// Flows that ended since another needed their place; counted whether or not anybody listens.
+    pub(super) gave_way: u64,
     /// The last time that was heard of.
     pub(super) now: Tick,
     addr: Ipv4Addr,
@@ -72,7 +74,7 @@ pub(super) struct Log<K> {
 
 impl<K: InsideKey> Log<K> {
     pub(super) fn new(addr: Ipv4Addr, protocol: Protocol) -> Log<K> {
-        Log { waiting: None, lost: 0, now: Tick::default(), addr, protocol }
+        Log { waiting: None, lost: 0, gave_way: 0, now: Tick::default(), addr, protocol }
     }
 
     #[inline]

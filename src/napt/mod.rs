@@ -334,6 +334,11 @@ impl<K: InsideKey> Napt<K> {
         self.table(protocol).filter
     }
 
+    /// Flows of a protocol that ended since another needed their place.
+    pub fn gave_way(&self, protocol: Protocol) -> u64 {
+        self.table(protocol).log.gave_way
+    }
+
     /// The outside address.
     pub fn address(&self) -> Ipv4Addr {
         self.addr

@@ -101,6 +101,7 @@ impl<K: InsideKey> Table<K> {
         self.log.now = since;
         if let Some(victim) = choice.victim {
             self.end(victim, Why::GaveWay);
+            self.log.gave_way += 1;
         }
         let was_free = self.ports.used(choice.index) == Use::Free;
         let used = if choice.shared { Use::Shared } else { Use::Own(inside) };

@@ -315,6 +315,8 @@ pub struct Ports {
     pub shared: usize,
     /// Flows.
     pub flows: usize,
+    /// Flows that ended since another needed their place.
+    pub gave_way: u64,
 }
 
 /// A mapping was made or has ended: of a port that is one endpoint's when it is taken and when it is free again, of a

@@ -65,6 +65,7 @@ pub fn ports(machine: &Machine) -> Result<Vec<Ports>, String> {
         in_use: napt.ports_in_use(protocol),
         shared: napt.shared_ports(protocol),
         flows: napt.flows(protocol),
+        gave_way: napt.gave_way(protocol),
     };
     Ok(PROTOCOLS.map(of).into())
 }

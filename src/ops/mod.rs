@@ -15,6 +15,7 @@ pub mod files;
 pub mod fragments;
 pub mod history;
 pub mod mappings;
+pub mod metrics;
 pub mod push;
 pub mod route_table;
 pub mod rules_text;

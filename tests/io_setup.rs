@@ -2,12 +2,14 @@
 mod io_support;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use io_support::{Namespace, plan, privileged, wait_for};
 use mapt::config::Sysctl;
 use mapt::io::plan::{Plan, Program};
 use mapt::io::setup::{self, Installed};
 use mapt::io::tun::Device;
+use mapt::io::watch::Suspects;
 
 /// Links, addresses, routes and the sysctls of `all`.
 fn everything(namespace: &Namespace) -> String {
@@ -390,9 +392,36 @@ fn thousands_of_routes_are_installed_and_removed() {
         let added = begin.elapsed();
         assert_eq!(namespace.ip("-4 route show proto 182").lines().count(), count as usize / 2);
         assert_eq!(namespace.ip("-6 route show proto 182").lines().count(), count as usize / 2);
+
+        // Nothing is missing, then everything is.
+        let everything = Suspects { all: true, ..Suspects::default() };
+        let begin = std::time::Instant::now();
+        installed.mend(&everything, begin).await;
+        let compared = begin.elapsed();
+        assert_eq!(installed.upkeep().restored(), 0);
+        namespace.ip("-4 route flush proto 182");
+        namespace.ip("-6 route flush proto 182");
+        assert_eq!(namespace.ip("-4 route show proto 182") + &namespace.ip("-6 route show proto 182"), "");
+        let begin = std::time::Instant::now();
+        assert_eq!(installed.mend(&everything, begin).await, None);
+        let restored = begin.elapsed();
+        assert_eq!(installed.upkeep().restored(), u64::from(count));
+        assert_eq!(namespace.ip("-4 route show proto 182").lines().count(), count as usize / 2);
+        assert_eq!(namespace.ip("-6 route show proto 182").lines().count(), count as usize / 2);
+
+        // Again at once: they have to wait, which is known.
+        namespace.ip("-4 route flush proto 182");
+        let again = installed.mend(&everything, begin).await;
+        assert_eq!(again, Some(begin + Duration::from_secs(1)));
+        assert_eq!(installed.upkeep().missing().len(), count as usize / 2);
+        assert_eq!(installed.mend(&Suspects::default(), begin + Duration::from_secs(1)).await, None);
+        assert_eq!(installed.upkeep().missing(), []);
+        assert_eq!(installed.upkeep().restored(), u64::from(count) * 3 / 2);
+
         let begin = std::time::Instant::now();
         installed.remove().await;
-        eprintln!("{count} routes: {added:?} to install, {:?} to remove", begin.elapsed());
+        let removed = begin.elapsed();
+        eprintln!("{count} routes: {added:?} to install, {compared:?} to compare, {restored:?} to restore, {removed:?} to remove");
         assert_eq!(namespace.ip("-4 route show proto 182") + &namespace.ip("-6 route show proto 182"), "");
     });
 }

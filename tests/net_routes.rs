@@ -225,6 +225,51 @@ fn a_ce_keeps_its_address_and_tells_what_becomes_of_its_network() {
 }
 
 #[test]
+fn what_the_daemon_changes_itself_is_not_restored() {
+    if !ready(&["ip"]) {
+        return;
+    }
+    let mut world = world("routes-own");
+    let (daemon, log) = restart(&mut world, "mapt-br");
+    let br = &world.br;
+    let before = ours(br);
+    let rules = std::fs::read_to_string(world.files.path("rules.yaml")).unwrap();
+    let br_yaml = std::fs::read_to_string(world.files.path("br.yaml")).unwrap();
+    let reload = || {
+        daemon.signal(nix::sys::signal::Signal::SIGHUP);
+        while !daemon.line().starts_with("reloaded: ") {}
+    };
+    let looks = || log.count("looked at");
+
+    // A route less: the kernel tells of it, it is looked at, and it stays away.
+    let without: String =
+        rules.lines().filter(|line| !line.contains("metro")).map(|line| format!("{line}\n")).collect();
+    world.files.write("rules.yaml", &without);
+    let looked = looks();
+    reload();
+    wait_for("a look", || looks() > looked);
+    assert_eq!(ours(br).len(), before.len() - 1);
+
+    // Back again, and removed by somebody: the new route is ours as well.
+    world.files.write("rules.yaml", &rules);
+    reload();
+    assert_eq!(ours(br), before);
+    br.ip("route del 192.0.2.0/24 dev mapt-br");
+    back(br, &before);
+
+    // All with another MTU.
+    let looked = looks();
+    world.files.write("br.yaml", &format!("{br_yaml}mtu: {{ipv6: 1400}}\n"));
+    reload();
+    wait_for("a look", || looks() > looked);
+    let altered = ours(br);
+    assert_eq!(altered.iter().filter(|line| line.contains("mtu 1380")).count(), 2, "{altered:?}");
+    br.ip("route del 192.0.2.0/24 dev mapt-br");
+    back(br, &altered);
+    assert_eq!(restored(&daemon), 2, "{}", log.text());
+}
+
+#[test]
 fn ten_thousand_flushed_routes_come_back_under_traffic() {
     if !ready(&["ip"]) {
         return;
@@ -272,6 +317,30 @@ fn ten_thousand_flushed_routes_come_back_under_traffic() {
     log.wait_for("and 9"); // names three, counts the rest
     // All that went came back, whatever of it the kernel had told.
     assert!(restored(&daemon) >= 10_000, "{}", log.text());
+}
+
+#[test]
+fn a_full_table_beside_ours_costs_little() {
+    if !ready(&["ip"]) {
+        return;
+    }
+    let mut world = world("routes-bgp");
+    let (daemon, log) = restart(&mut world, "mapt-br");
+    let br = &world.br;
+    let before = ours(br);
+    let used = ticks(&daemon);
+    let routes = |verb: &str| {
+        let route = |i: u32| format!("route {verb} 20.{}.{}.0/24 dev internet proto bird metric 32\n", i >> 8, i & 255);
+        (0..20_000).map(route).collect::<String>()
+    };
+    batch(br, &routes("add"));
+    batch(br, &routes("del"));
+    br.ip("route del 192.0.2.0/24 dev mapt-br");
+    back(br, &before);
+    let used = ticks(&daemon) - used;
+    println!("40,000 changes by others: {used} ticks of 10 ms");
+    assert!(used < 400, "{used} ticks");
+    assert_eq!(restored(&daemon), 1, "{}", log.text());
 }
 
 #[test]

@@ -83,8 +83,11 @@ impl Installed {
         let all = std::mem::take(&mut self.mender.all_again) || suspects.all;
         let mut again = None;
         if all {
-            // Gone altogether: the threads notice it too, and the daemon ends.
-            let Some(link) = self.netlink.link_at(self.link.index).await? else { return Ok(None) };
+            let Some(link) = self.netlink.link_at(self.link.index).await? else {
+                // Deleted, and the daemon is about to end; or it was moved to another network namespace.
+                let what = format!("link `{}`", self.link.name);
+                return Err(NetlinkError::Kernel { what, errno: nix::errno::Errno::ENODEV });
+            };
             if !link.up && !self.mend_link(&link, now).await? {
                 return Ok(Some(self.mender.patience.when(&Part::Link, now)));
             }

@@ -124,7 +124,7 @@ decrement-hop-limit: true
 control: {socket: run/c.sock, mode: 0660, group: adm}
 state-directory: state
 pcp: {listen: [192.168.1.1, 10.0.0.1], min-lifetime: 1, max-lifetime: 604800, per-host: 4096, nat-pmp: false}
-metrics: {listen: run/m.sock, mode: 0660, group: prometheus, rules: 10000}
+metrics: {listen: run/m.sock, mode: 0660, group: prometheus, rules: 1000}
 ",
     );
     assert_eq!(config.instance, "home-2");
@@ -137,7 +137,7 @@ metrics: {listen: run/m.sock, mode: 0660, group: prometheus, rules: 10000}
     assert_eq!(config.control, Some(ControlConfig { socket, mode: ControlMode::Group, group: Some("adm".into()) }));
     let socket = PathBuf::from("/etc/mapt/run/m.sock");
     let socket = ControlConfig { socket, mode: ControlMode::Group, group: Some("prometheus".into()) };
-    assert_eq!(config.metrics, Some(MetricsConfig { listen: Listen::Unix(socket), rules: 10_000 }));
+    assert_eq!(config.metrics, Some(MetricsConfig { listen: Listen::Unix(socket), rules: 1000 }));
     assert!(config.log_mappings);
     assert_eq!(config.state_directory, Some(PathBuf::from("/etc/mapt/state")));
     assert_eq!(config.restore_within, Duration::from_secs(86_400));

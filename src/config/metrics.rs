@@ -36,7 +36,7 @@ pub(super) fn metrics(slot: Slot<'_, '_>, directory: &std::path::Path, r: &mut R
             }
         }
     });
-    let rules = fields.get("rules", r, decode::integer(0..=10_000u32, "", "")).unwrap_or(100) as usize;
+    let rules = fields.get("rules", r, decode::integer(0..=1000u32, "", "")).unwrap_or(100) as usize;
     let listen = match listen? {
         Where::Path(path) => Listen::Unix(unix_socket(&fields, Some(path), r)?),
         Where::Tcp(at) => {

@@ -239,7 +239,7 @@ pub struct ControlConfig {
 pub struct MetricsConfig {
     /// Where.
     pub listen: Listen,
-    /// Most rules that have series of their own; where there are more, none has. 0 to 10,000, default 100.
+    /// Most rules that have series of their own; where there are more, none has. 0 to 1000, default 100.
     pub rules: usize,
 }
 

@@ -145,6 +145,7 @@ fn serve(file: PathBuf, chosen: Chosen) -> Result<(), DaemonError> {
             Some(config) => Some(Sockets::open(config).await?),
             None => None,
         };
+        let kernel = Netlink::connect().map_err(SetupError::from)?;
         let (device, mut installed) = setup::install(&plan).await?;
         let (queues, offloads) = (device.queues.len(), device.offloads);
         let mut engines = ops::engine::build_all(config, queues);
@@ -172,7 +173,7 @@ fn serve(file: PathBuf, chosen: Chosen) -> Result<(), DaemonError> {
             queues,
             fragments,
             started: jiff::Timestamp::now(),
-            kernel: Netlink::connect().map_err(SetupError::from)?.into(),
+            kernel: kernel.into(),
         });
         let service = events.map(|events| Arc::new(Service { acts, events, jobs, standing }));
         let _served = control.zip(service.clone()).map(|(control, service)| control.serve(service));

@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
+
 use super::netlink::{Link, Netlink, NetlinkError, Place, Route, Tried};
 use super::patience::{FIRST, Patience};
 use super::setup::Installed;
@@ -52,6 +54,8 @@ pub struct Mender {
     pub upkeep: Arc<Upkeep>,
     /// A trouble that was told.
     told: Option<String>,
+    /// The device was not there the last time.
+    gone: bool,
     /// The device or its address waits for its turn.
     all_again: bool,
 }
@@ -65,8 +69,14 @@ impl Installed {
         }
         match self.mend_all(suspects, now).await {
             Ok(again) => {
-                self.mender.told = None;
+                (self.mender.told, self.mender.gone) = (None, false);
                 again
+            }
+            // A device that was removed ends the daemon, which says so; one that was moved elsewhere does not.
+            Err(NetlinkError::Kernel { errno: Errno::ENODEV, .. })
+                if !std::mem::replace(&mut self.mender.gone, true) =>
+            {
+                Some(now + Duration::from_secs(1))
             }
             Err(error) => {
                 let error = error.to_string();

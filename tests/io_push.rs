@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use io_support::daemon::{Daemon, Files};
-use io_support::{Namespace, privileged, wait_for};
+use io_support::{Namespace, loudly, privileged, wait_for};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
@@ -367,10 +367,18 @@ fn the_newest_accepted_set_is_in_force_after_a_restart() {
     assert_eq!(boxes.routes("mapt-one"), [2, 3]);
 }
 
+/// Whether the programs die where they are told to; says so loudly where not.
+fn has_faults() -> bool {
+    if !cfg!(debug_assertions) {
+        loudly("a release build has no fault points");
+    }
+    cfg!(debug_assertions) && privileged()
+}
+
 /// Wherever the daemon dies, the next one has the old set or the new one, with the routes of that.
 #[test]
 fn a_daemon_that_dies_on_the_way_is_old_or_new() {
-    if !privileged() {
+    if !has_faults() {
         return;
     }
     let boxes = Boxes::new("faults");
@@ -418,7 +426,7 @@ fn a_daemon_that_dies_on_the_way_is_old_or_new() {
 
 #[test]
 fn a_pusher_that_dies_leaves_whole_sets() {
-    if !privileged() {
+    if !has_faults() {
         return;
     }
     let boxes = Boxes::new("pusher");

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::Ipv6Addr;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitCode, Stdio};
@@ -87,7 +88,9 @@ impl FromStr for Target {
         };
         let (user, name) = host.rsplit_once('@').map_or((None, host), |(user, name)| (Some(user), name));
         let name = match name.strip_prefix('[').and_then(|name| name.strip_suffix(']')) {
-            Some(name) => name,
+            // A link-local one has its interface behind it.
+            Some(name) if name.split('%').next().is_some_and(|addr| addr.parse::<Ipv6Addr>().is_ok()) => name,
+            Some(name) => return Err(format!("`{name}` is no IPv6 address")),
             None if name.contains([':', '[', ']']) => {
                 return Err(format!("`{name}`: an IPv6 address stands in brackets"));
             }

@@ -231,11 +231,11 @@ fn serve<'scope>(
             }
         });
     }
+    // Before anybody asks.
+    let sockets: Vec<UdpSocket> =
+        (0..u64::from(SERVERS)).map(|n| namespace.run(|| UdpSocket::bind((server(n), UDP_PORT)).unwrap())).collect();
     scope.spawn(move || {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).unwrap();
-        let sockets: Vec<UdpSocket> = (0..u64::from(SERVERS))
-            .map(|n| namespace.run(|| UdpSocket::bind((server(n), UDP_PORT)).unwrap()))
-            .collect();
         for (n, socket) in sockets.iter().enumerate() {
             socket.set_nonblocking(true).unwrap();
             epoll.add(socket, EpollEvent::new(EpollFlags::EPOLLIN, n as u64)).unwrap();

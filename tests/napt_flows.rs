@@ -336,6 +336,26 @@ fn a_syn_flood() {
     assert_eq!(home.napt.flows(Protocol::Tcp), 252);
 }
 
+/// Whenever they began: the clock's ticks are of no one's business.
+#[test]
+fn half_open_connections_have_their_ten_seconds() {
+    for offset in [0, 1, 100, 249] {
+        let mut home = Home::new(set_15());
+        let web = server(0, 443);
+        home.wait(offset);
+        let first = home.out(host(5, 1), web, "S", 1, 0).unwrap();
+        for n in 1..15 {
+            home.out(host(5, 1 + n), web, "S", 1, 0).unwrap();
+        }
+        for wait in [0, 1, 100, 500, 5_000, 4_398] {
+            home.wait(wait);
+            assert_eq!(home.out(host(6, 1), web, "S", 1, 0), Err(Refusal::Exhausted), "{offset} and {wait} ms");
+        }
+        home.wait(251);
+        assert_eq!(home.out(host(6, 1), web, "S", 1, 0), Ok(first));
+    }
+}
+
 /// The host with most half-open connections loses one, not the one with the oldest.
 #[test]
 fn the_host_that_holds_most_gives_way() {

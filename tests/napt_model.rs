@@ -191,14 +191,26 @@ impl Model {
     }
 }
 
+/// A time begins with the next quarter of a second, and has ended when the last one says so.
+const QUARTER: Duration = Duration::from_millis(250);
+
+fn begins(now: Duration) -> Duration {
+    QUARTER * now.as_nanos().div_ceil(QUARTER.as_nanos()) as u32
+}
+
+fn reached(now: Duration) -> Duration {
+    QUARTER * (now.as_nanos() / QUARTER.as_nanos()) as u32
+}
+
 /// Both ends have closed it, and that for a second.
 fn is_over(flow: &Flow, now: Duration) -> bool {
-    flow.protocol == Protocol::Tcp && class(flow.phase) == Class::Closing && now >= flow.since + Duration::from_secs(1)
+    let closed = flow.protocol == Protocol::Tcp && class(flow.phase) == Class::Closing;
+    closed && reached(now) >= flow.since + Duration::from_secs(1)
 }
 
 fn is_unanswered(flow: &Flow, now: Duration) -> bool {
     let opening = flow.protocol == Protocol::Tcp && class(flow.phase) == Class::Opening;
-    opening && now >= flow.opening + Duration::from_secs(10)
+    opening && reached(now) >= flow.opening + Duration::from_secs(10)
 }
 
 fn idle(protocol: Protocol, phase: Phase) -> Duration {
@@ -218,7 +230,7 @@ enum Step {
     Out { protocol: Protocol, host: u8, to: usize, flags: TcpFlags, commit: bool },
     In { protocol: Protocol, port: u16, from: usize, flags: TcpFlags, forged: bool, commit: bool },
     Error { protocol: Protocol, host: u8, to: usize },
-    Wait { quarters: u64 },
+    Wait { millis: u64 },
     Forwards(Vec<(Protocol, u16, u8)>),
     Move(u32, Vec<(Protocol, u16, u8)>),
     Restart { quarters: u64 },
@@ -251,8 +263,9 @@ fn step() -> impl Strategy<Value = Step> {
                 Step::In { protocol, port, from, flags, forged, commit }
             }),
         1 => (protocol(), 0..10u8, remote()).prop_map(|(protocol, host, to)| Step::Error { protocol, host, to }),
-        4 => (0..30u64).prop_map(|quarters| Step::Wait { quarters }),
-        1 => (0..300u64).prop_map(|quarters| Step::Wait { quarters }),
+        4 => (0..7_500u64).prop_map(|millis| Step::Wait { millis }),
+        1 => (0..300u64).prop_map(|quarters| Step::Wait { millis: 250 * quarters }),
+        1 => (0..75_000u64).prop_map(|millis| Step::Wait { millis }),
         1 => forwards().prop_map(Step::Forwards),
         1 => (0..100u64).prop_map(|quarters| Step::Restart { quarters }),
         1 => (0..3u32, forwards()).prop_map(|(room, forwards)| Step::Move(room, forwards)),
@@ -327,10 +340,19 @@ fn run(steps: &[Step], filters: [Filter; 2], seed: u64) -> Result<(), TestCaseEr
                 prop_assert_eq!(written, model.flows.len());
                 let mut read = saved::parse(std::str::from_utf8(&text).unwrap(), written).unwrap();
                 prop_assert_eq!((read.owner, read.at, read.flows.len()), (Owner::new(ADDR, set), at, written));
-                let away = Duration::from_millis(250 * quarters);
+                let (saved, away) = (now, Duration::from_millis(250 * quarters));
                 now += away;
                 napt = Napt::new(ADDR, set, &NaptParams { forwards, ..params(0) }, seed ^ quarters);
                 let restored = napt.restore(&mut read.flows, &read.mappings, away, now);
+                for flow in &mut model.flows {
+                    // What is written down is how many whole quarters it has idled.
+                    let later = |since: Duration| begins(saved - reached(saved).saturating_sub(since)) - since;
+                    (flow.opening, flow.since, flow.ends) = (
+                        flow.opening + later(flow.opening),
+                        flow.since + later(flow.since),
+                        flow.ends + later(flow.since),
+                    );
+                }
                 model.flows.retain(|f| f.ends > now);
                 let taken = model.flows.len();
                 prop_assert_eq!((restored.taken, restored.expired, restored.refused), (taken, written - taken, 0));
@@ -414,9 +436,9 @@ fn run(steps: &[Step], filters: [Filter; 2], seed: u64) -> Result<(), TestCaseEr
                     port,
                     shared: was.as_ref().map_or(known.is_empty() && shares, |f| f.shared),
                     phase,
-                    since: now,
-                    opening: was.as_ref().filter(|_| !turned).map_or(now, |f| f.opening),
-                    ends: now + idle(protocol, phase),
+                    since: begins(now),
+                    opening: was.as_ref().filter(|_| !turned).map_or(begins(now), |f| f.opening),
+                    ends: begins(now) + idle(protocol, phase),
                 };
                 let flow = match was {
                     Some(was) if !refreshes => Flow { phase, ..was },
@@ -468,8 +490,8 @@ fn run(steps: &[Step], filters: [Filter; 2], seed: u64) -> Result<(), TestCaseEr
                     flow.phase = internet_sends(before, flags);
                     let turned = class(before) != class(flow.phase);
                     if turned || class(flow.phase) == Class::Established && !flags.rst {
-                        flow.since = now;
-                        flow.ends = now + idle(protocol, flow.phase);
+                        flow.since = begins(now);
+                        flow.ends = begins(now) + idle(protocol, flow.phase);
                     }
                 }
             }
@@ -488,8 +510,8 @@ fn run(steps: &[Step], filters: [Filter; 2], seed: u64) -> Result<(), TestCaseEr
                     }
                 }
             }
-            Step::Wait { quarters } => {
-                now += Duration::from_millis(250 * quarters);
+            Step::Wait { millis } => {
+                now += Duration::from_millis(millis);
                 while napt.poll_timeout().is_some_and(|at| at <= now) {
                     napt.handle_timeout(now);
                 }

@@ -22,11 +22,6 @@ impl Tick {
         Tick(now.as_secs().saturating_mul(PER_SECOND).saturating_add(u64::from(now.subsec_nanos() / NANOS)))
     }
 
-    /// The tick so long before this one, rounded to the earlier; not before the epoch.
-    pub(super) fn before(self, ago: Duration) -> Tick {
-        Tick(self.0.saturating_sub(rounded_up(ago)))
-    }
-
     #[inline]
     pub(super) fn after(self, idle: Ticks) -> Tick {
         Tick(self.0.saturating_add(idle.0))
@@ -50,9 +45,10 @@ impl Tick {
         self.0 as u16
     }
 
-    /// From the last tick with these low bits to here.
-    pub(super) fn since_low(self, low: u16) -> Duration {
-        duration(self.low().wrapping_sub(low).into())
+    /// Ticks from the last one with these low bits to here. What starts now starts with the next tick: none then.
+    #[inline]
+    pub(super) fn since_low(self, low: u16) -> Ticks {
+        Ticks(self.low().wrapping_sub(low).wrapping_add(1).saturating_sub(1).into())
     }
 
     pub(super) fn time(self) -> Duration {
@@ -73,8 +69,8 @@ fn duration(ticks: u64) -> Duration {
     Duration::new(ticks / PER_SECOND, (ticks % PER_SECOND) as u32 * NANOS)
 }
 
-/// An idle time; at least one tick.
-#[derive(Clone, Copy, Debug)]
+/// A time in ticks; an idle time has at least one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Ticks(u64);
 
 impl Ticks {
@@ -85,8 +81,8 @@ impl Ticks {
         Ticks(seconds * PER_SECOND)
     }
 
-    pub(super) fn low(self) -> u16 {
-        self.0 as u16
+    pub(super) fn time(self) -> Duration {
+        duration(self.0)
     }
 
     pub(super) fn of(idle: Duration) -> Ticks {
@@ -112,6 +108,16 @@ mod tests {
     fn whole_seconds_are_exact() {
         let end = Tick::starting(Duration::from_secs(17)).after(Ticks::of(Duration::from_secs(300))).time();
         assert_eq!(end, Duration::from_secs(317));
+    }
+
+    #[test]
+    fn what_starts_between_two_ticks_has_not_waited_at_once() {
+        let now = Duration::from_millis(16_384_100);
+        let low = Tick::starting(now).low();
+        for (later, ticks) in [(0, 0), (149, 0), (150, 0), (400, 1), (10_149, 39), (10_150, 40)] {
+            let reached = Tick::reached(now + Duration::from_millis(later));
+            assert_eq!(reached.since_low(low), Ticks(ticks), "{later} ms");
+        }
     }
 
     #[test]

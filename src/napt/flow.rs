@@ -225,7 +225,7 @@ impl<K: InsideKey> Flows<K> {
 
     /// How long nobody has answered a flow; `None` where somebody has.
     pub(super) fn waited(&self, flow: &Flow<K>, now: Tick) -> Option<Duration> {
-        flow.waiting.then(|| now.since_low(flow.waiting_since))
+        flow.waiting.then(|| now.since_low(flow.waiting_since).time())
     }
 
     /// When a flow's idle time began.
@@ -387,7 +387,7 @@ impl<K: InsideKey> Flows<K> {
 
     /// Flows that have waited since before `limit` ticks, the longest first, of the inside host with most of them.
     pub(super) fn waiting_longest(&self, now: Tick, limit: Ticks) -> impl Iterator<Item = (Id, &Flow<K>)> {
-        let waited = move |flow: &Flow<K>| now.low().wrapping_sub(flow.waiting_since) >= limit.low();
+        let waited = move |flow: &Flow<K>| now.since_low(flow.waiting_since) >= limit;
         let mut most = (0, None);
         for host in &self.hosts {
             if host.count > most.0 && host.oldest.is_some_and(|id| waited(&self.slots[slot(id)])) {
@@ -405,7 +405,7 @@ impl<K: InsideKey> Flows<K> {
 
     /// Whether a flow has waited for so long.
     pub(super) fn has_waited(&self, flow: &Flow<K>, now: Tick, limit: Ticks) -> bool {
-        flow.waiting && now.low().wrapping_sub(flow.waiting_since) >= limit.low()
+        flow.waiting && now.since_low(flow.waiting_since) >= limit
     }
 
     fn chain(&self, first: Option<Id>, next: fn(&Flow<K>) -> Option<Id>) -> impl Iterator<Item = (Id, &Flow<K>)> {

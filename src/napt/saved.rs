@@ -161,7 +161,8 @@ impl<K: InsideKey> Napt<K> {
             }
         }
         flows.sort_unstable_by_key(|flow| Reverse(flow.idle));
-        let begin = |idle: Duration| now.before(idle.saturating_add(away));
+        // Rounded up as every beginning is: nothing ends early.
+        let begin = |idle: Duration| Tick::starting(clock.saturating_sub(idle.saturating_add(away)));
         if let Some(first) = flows.first() {
             self.tables.iter_mut().for_each(|table| table.flows.begin_at(begin(first.idle)));
         }
@@ -189,7 +190,7 @@ impl<K: InsideKey> Napt<K> {
                 && found.port == flow.port
                 && table.waits(found.tcp)
             {
-                table.flows.put_waiting(id, now.before(waited).low());
+                table.flows.put_waiting(id, Tick::starting(clock.saturating_sub(waited)).low());
             }
         }
         for mapping in of_kind(true) {

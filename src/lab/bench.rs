@@ -80,7 +80,7 @@ impl What {
     fn ratios(self) -> &'static [(usize, usize)] {
         match self {
             What::Throughput => &[(2, 1), (2, 0), (1, 0)],
-            What::Connections => &[(4, 0), (4, 1), (4, 3), (4, 5), (6, 0), (1, 0), (2, 0)],
+            What::Connections => &[(6, 0), (6, 7), (7, 0), (4, 0), (4, 1), (4, 3), (4, 5), (1, 0), (2, 0)],
         }
     }
 }
@@ -104,6 +104,7 @@ pub fn run(
             mapt(runner, site, programs)?,
             whole(runner, site, programs)?,
             ce_alone(runner, site, programs)?,
+            tayga_alone(runner, site)?,
         ],
     };
     for path in &paths {
@@ -113,7 +114,8 @@ pub fn run(
         paths.iter().try_for_each(Path4::add_servers)?;
     }
     for repetition in 1..=plan.repetitions {
-        for path in &mut paths {
+        for (at, path) in paths.iter_mut().enumerate() {
+            if let Ok(only) = std::env::var("MAPT_ONLY") && !only.split(',').any(|x| x == at.to_string()) { path.results.push(vec![0.0; 6]); continue }
             let result = path.measure(runner, what, plan.seconds)?;
             let shown: Vec<String> =
                 result.iter().zip(what.measures()).map(|(x, (head, _))| format!("{head} {x:.1}")).collect();
@@ -231,6 +233,7 @@ impl Path4 {
         if what == What::Connections {
             let any = if self.last.is_some() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
             let of = |clients| connections::measure(&self.client, &self.server, any, clients, length);
+            if let Ok(n) = std::env::var("MAPT_N") { let many = of(n.parse().unwrap())?; return Ok(vec![many.rate, 0.0, 0.0, many.failed, many.median, many.slow]); }
             let (one, four, many) = (of(1)?, of(4)?, of(connections::CLIENTS)?);
             return Ok(vec![many.rate, one.rate, four.rate, many.failed, many.median, many.slow]);
         }
@@ -334,17 +337,22 @@ fn directory(site: &Site, role: &str, rules: &str) -> Result<PathBuf, LabError> 
     Ok(directory)
 }
 
-/// One translator: the second router routes IPv6, and the server is all of the DMR's IPv6 addresses.
-fn ce_alone(runner: &Runner, site: &Site, programs: &Programs) -> Result<Path4, LabError> {
-    let (mut path, one, two) = Path4::build(site, "mapt-ce, servers with IPv6", "alone", false)?;
-    let dmr = "2001:db8:ffff::/64";
+/// What the second router and the server of one translator alone are: the router routes IPv6, and the server is all of
+/// the prefix's IPv6 addresses.
+fn build_alone(site: &Site, name: &'static str, role: &str, prefix: &str) -> Result<(Path4, Netns), LabError> {
+    let (mut path, one, two) = Path4::build(site, name, role, false)?;
     path.last = None;
     path.server.sysctl(&["net/ipv6/conf/all/disable_ipv6=0", "net/ipv6/conf/eth0/disable_ipv6=0"])?;
     two.ip("addr add 2001:db8:f001::1/64 dev internet")?;
-    two.ip(&format!("route add {dmr} via 2001:db8:f001::2"))?;
+    two.ip(&format!("route add {prefix} via 2001:db8:f001::2"))?;
     path.server.ip("addr add 2001:db8:f001::2/64 dev eth0")?;
     path.server.ip("route add default via 2001:db8:f001::1")?;
-    path.server.ip(&format!("route add local {dmr} dev lo"))?;
+    path.server.ip(&format!("route add local {prefix} dev lo"))?;
+    Ok((path, one))
+}
+
+fn ce_alone(runner: &Runner, site: &Site, programs: &Programs) -> Result<Path4, LabError> {
+    let (mut path, one) = build_alone(site, "mapt-ce, servers with IPv6", "alone", "2001:db8:ffff::/64")?;
     let directory = directory(site, "alone", &rules_yaml(true))?;
     let mut ce = daemons::start_ce(runner, &programs.ce, &one, "ce", "2001:db8:12:3400::/56", &directory)?;
     daemons::wait_until_ready(runner, &mut ce)?;
@@ -352,34 +360,22 @@ fn ce_alone(runner: &Runner, site: &Site, programs: &Programs) -> Result<Path4, 
     Ok(path)
 }
 
+/// A CLAT without a NAT: tayga gives the client's address an IPv6 one, and its ports stay.
+fn tayga_alone(runner: &Runner, site: &Site) -> Result<Path4, LabError> {
+    let (mut path, one) = build_alone(site, "tayga, servers with IPv6", "clat", CLAT_PREFIX)?;
+    clat(runner, site, &mut path, &one, "clat-alone")?;
+    Ok(path)
+}
+
+const CLAT_PREFIX: &str = "2001:db8:ffff::/96";
+const CLAT_HOST: &str = "2001:db8:12:3400::2";
+
 /// 464XLAT: tayga in the home, tayga and masquerade at the border.
 fn tayga(runner: &Runner, site: &Site) -> Result<Path4, LabError> {
     let (mut path, one, two) = Path4::build(site, "tayga + tayga and nftables", "tayga", false)?;
-    let host = "2001:db8:12:3400::2";
-    let prefix = "2001:db8:ffff::/96";
-    for (netns, name, own, inside) in
-        [(&one, "clat", "192.168.255.1", "192.168.1.2"), (&two, "plat", "192.168.255.2", "10.64.0.2")]
-    {
-        let state = site.directory().join(format!("tayga-{name}"));
-        fs::create_dir_all(&state).map_err(|e| LabError::failed(format!("make {}", state.display()), e))?;
-        let conf = state.join("tayga.conf");
-        write(
-            &conf,
-            &format!(
-                "tun-device {name}\nipv4-addr {own}\nprefix {prefix}\nmap {inside} {host}\ndata-dir {}\n",
-                state.display()
-            ),
-        )?;
-        let conf = conf.to_string_lossy();
-        runner.run(netns, "tayga-mktun", &["tayga", "-c", &conf, "--mktun"], Duration::from_secs(10))?.success()?;
-        netns.ip(&format!("link set dev {name} up"))?;
-        path.helpers.push(runner.start(netns, name, &["tayga", "-c", &conf, "-n"])?);
-    }
-    for behind in ["198.51.100.0/24", SERVERS_PREFIX] {
-        one.ip(&format!("route add {behind} dev clat mtu {IPV4_MTU}"))?;
-    }
-    one.ip(&format!("route add {host}/128 dev clat"))?;
-    two.ip(&format!("route add {prefix} dev plat"))?;
+    clat(runner, site, &mut path, &one, "clat")?;
+    start_tayga(runner, site, &mut path, &two, ("plat", "plat"), "192.168.255.2", "10.64.0.2")?;
+    two.ip(&format!("route add {CLAT_PREFIX} dev plat"))?;
     two.ip(&format!("route add 10.64.0.0/24 dev plat mtu {IPV4_MTU}"))?;
     let rules = site.directory().join("plat.nft");
     write(
@@ -388,6 +384,40 @@ fn tayga(runner: &Runner, site: &Site) -> Result<Path4, LabError> {
     )?;
     runner.run(&two, "nft", &["nft", "-f", &rules.to_string_lossy()], Duration::from_secs(10))?.success()?;
     Ok(path)
+}
+
+/// tayga as CLAT in the first router.
+fn clat(runner: &Runner, site: &Site, path: &mut Path4, one: &Netns, files: &str) -> Result<(), LabError> {
+    start_tayga(runner, site, path, one, (files, "clat"), "192.168.255.1", "192.168.1.2")?;
+    for behind in ["198.51.100.0/24", SERVERS_PREFIX] {
+        one.ip(&format!("route add {behind} dev clat mtu {IPV4_MTU}"))?;
+    }
+    one.ip(&format!("route add {CLAT_HOST}/128 dev clat"))
+}
+
+/// One with its device, which stands for `inside` towards IPv4.
+fn start_tayga(
+    runner: &Runner,
+    site: &Site,
+    path: &mut Path4,
+    netns: &Netns,
+    (files, name): (&str, &str),
+    own: &str,
+    inside: &str,
+) -> Result<(), LabError> {
+    let state = site.directory().join(format!("tayga-{files}"));
+    fs::create_dir_all(&state).map_err(|e| LabError::failed(format!("make {}", state.display()), e))?;
+    let conf = state.join("tayga.conf");
+    let settings = format!(
+        "tun-device {name}\nipv4-addr {own}\nprefix {CLAT_PREFIX}\nmap {inside} {CLAT_HOST}\ndata-dir {}\n",
+        state.display()
+    );
+    write(&conf, &settings)?;
+    let conf = conf.to_string_lossy();
+    runner.run(netns, "tayga-mktun", &["tayga", "-c", &conf, "--mktun"], Duration::from_secs(10))?.success()?;
+    netns.ip(&format!("link set dev {name} up"))?;
+    path.helpers.push(runner.start(netns, name, &["tayga", "-c", &conf, "-n"])?);
+    Ok(())
 }
 
 fn write(path: &Path, text: &str) -> Result<(), LabError> {

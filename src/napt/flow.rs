@@ -36,6 +36,8 @@ pub(super) const IDLES: usize = 3;
 
 /// Inside hosts are told apart by this many buckets where the one that holds most is looked for.
 const HOSTS: usize = 256;
+/// A bucket for so many flows where closed ones are looked for by their remote endpoint.
+const CLOSED_PER_BUCKET: usize = 32;
 
 /// One flow.
 pub(super) struct Flow<K> {
@@ -54,8 +56,9 @@ pub(super) struct Flow<K> {
     inbound: Option<Id>,
     older: Option<Id>,
     newer: Option<Id>,
-    host_older: Option<Id>,
-    host_newer: Option<Id>,
+    /// Among those of its host that nobody has answered, or among the closed ones of its remote endpoint's bucket.
+    beside_older: Option<Id>,
+    beside_newer: Option<Id>,
     /// When its idle time began, in ticks since the table's first.
     since: u32,
     pub(super) marks: Marks,
@@ -81,8 +84,9 @@ struct List {
     idle: Ticks,
 }
 
+/// Flows linked by `beside`.
 #[derive(Clone, Copy, Default)]
-struct Host {
+struct Beside {
     oldest: Option<Id>,
     newest: Option<Id>,
     count: u32,
@@ -97,7 +101,10 @@ pub(super) struct Flows<K> {
     outbound: Vec<Option<Id>>,
     inbound: Vec<Option<Id>>,
     lists: [List; IDLES + 1],
-    hosts: Vec<Host>,
+    /// Flows that nobody has answered, by inside host.
+    hosts: Vec<Beside>,
+    /// Closed ones, by remote endpoint.
+    closed: Vec<Beside>,
     base: Option<Tick>,
 }
 
@@ -129,7 +136,8 @@ impl<K: InsideKey> Flows<K> {
             outbound: vec![None; buckets],
             inbound: vec![None; buckets],
             lists: [idle[0], idle[1], idle[2], Ticks::FOREVER].map(|idle| List { oldest: None, newest: None, idle }),
-            hosts: vec![Host::default(); HOSTS],
+            hosts: vec![Beside::default(); HOSTS],
+            closed: vec![Beside::default(); (limit / CLOSED_PER_BUCKET).max(1).next_power_of_two()],
             base: None,
         }
     }
@@ -250,8 +258,8 @@ impl<K: InsideKey> Flows<K> {
             inbound: self.inbound[back],
             older: None,
             newer: None,
-            host_older: None,
-            host_newer: None,
+            beside_older: None,
+            beside_newer: None,
             since,
             marks: Marks::default(),
         };
@@ -317,6 +325,9 @@ impl<K: InsideKey> Flows<K> {
 
     fn move_to(&mut self, id: Id, idle: Idle, since: u32) {
         self.unlink(id);
+        if idle == Idle::Closing && self.slots[slot(id)].waiting {
+            self.stop_waiting(id);
+        }
         let flow = &mut self.slots[slot(id)];
         flow.since = since;
         flow.idle = idle;
@@ -385,6 +396,11 @@ impl<K: InsideKey> Flows<K> {
         self.chain(self.lists[idle as usize].oldest, |flow| flow.newer)
     }
 
+    /// Closed flows with a remote endpoint, and perhaps others of its bucket, the longest closed first.
+    pub(super) fn closed_beside(&self, remote: Remote) -> impl Iterator<Item = (Id, &Flow<K>)> {
+        self.chain(self.closed[self.closed_bucket(remote)].oldest, |flow| flow.beside_newer)
+    }
+
     /// Flows that have waited since before `limit` ticks, the longest first, of the inside host with most of them.
     pub(super) fn waiting_longest(&self, now: Tick, limit: Ticks) -> impl Iterator<Item = (Id, &Flow<K>)> {
         let waited = move |flow: &Flow<K>| now.since_low(flow.waiting_since) >= limit;
@@ -394,12 +410,12 @@ impl<K: InsideKey> Flows<K> {
                 most = (host.count, host.oldest);
             }
         }
-        self.chain(most.1, |flow| flow.host_newer).take_while(move |(_, flow)| waited(flow))
+        self.chain(most.1, |flow| flow.beside_newer).take_while(move |(_, flow)| waited(flow))
     }
 
     /// Flows that nobody has answered and the low bits of the tick since when, the longest of a host first.
     pub(super) fn waiting(&self) -> impl Iterator<Item = (&Flow<K>, u16)> {
-        let of_host = |host: &Host| self.chain(host.oldest, |flow| flow.host_newer);
+        let of_host = |host: &Beside| self.chain(host.oldest, |flow| flow.beside_newer);
         self.hosts.iter().flat_map(of_host).map(|(_, flow)| (flow, flow.waiting_since))
     }
 
@@ -478,45 +494,35 @@ impl<K: InsideKey> Flows<K> {
         self.hash.hash(&at_port(port, remote)) as usize & (self.inbound.len() - 1)
     }
 
-    fn host(&self, inside: &K) -> usize {
-        self.hash.hash(&inside.host()) as usize % HOSTS
+    fn host_bucket(&self, id: Id) -> usize {
+        self.hash.hash(&self.slots[slot(id)].inside.host()) as usize % HOSTS
+    }
+
+    fn closed_bucket(&self, remote: Remote) -> usize {
+        self.hash.hash(&at_port(0, remote)) as usize & (self.closed.len() - 1)
     }
 
     fn wait(&mut self, id: Id, since: u16) {
-        let host = self.host(&self.slots[slot(id)].inside);
-        let host = &mut self.hosts[host];
-        host.count += 1;
-        let newest = host.newest.replace(id);
-        match newest {
-            Some(before) => self.slots[slot(before)].host_newer = Some(id),
-            None => host.oldest = Some(id),
-        }
         let flow = &mut self.slots[slot(id)];
         flow.waiting = true;
         flow.waiting_since = since;
-        flow.host_older = newest;
-        flow.host_newer = None;
+        let host = self.host_bucket(id);
+        append_beside(&mut self.slots, &mut self.hosts[host], id);
     }
 
     fn stop_waiting(&mut self, id: Id) {
-        let host = self.host(&self.slots[slot(id)].inside);
-        let host = &mut self.hosts[host];
-        let flow = &mut self.slots[slot(id)];
-        flow.waiting = false;
-        let (older, newer) = (flow.host_older, flow.host_newer);
-        host.count -= 1;
-        match older {
-            Some(older) => self.slots[slot(older)].host_newer = newer,
-            None => host.oldest = newer,
-        }
-        match newer {
-            Some(newer) => self.slots[slot(newer)].host_older = older,
-            None => host.newest = older,
-        }
+        self.slots[slot(id)].waiting = false;
+        let host = self.host_bucket(id);
+        unlink_beside(&mut self.slots, &mut self.hosts[host], id);
     }
 
     #[inline]
     fn append(&mut self, id: Id) {
+        let flow = &self.slots[slot(id)];
+        if flow.idle == Idle::Closing {
+            let bucket = self.closed_bucket(flow.remote);
+            append_beside(&mut self.slots, &mut self.closed[bucket], id);
+        }
         let list = &mut self.lists[self.slots[slot(id)].idle as usize];
         let newest = list.newest.replace(id);
         match newest {
@@ -531,6 +537,11 @@ impl<K: InsideKey> Flows<K> {
     #[inline]
     fn unlink(&mut self, id: Id) {
         let flow = &self.slots[slot(id)];
+        if flow.idle == Idle::Closing {
+            let bucket = self.closed_bucket(flow.remote);
+            unlink_beside(&mut self.slots, &mut self.closed[bucket], id);
+        }
+        let flow = &self.slots[slot(id)];
         let (older, newer) = (flow.older, flow.newer);
         let list = &mut self.lists[flow.idle as usize];
         match older {
@@ -541,5 +552,31 @@ impl<K: InsideKey> Flows<K> {
             Some(newer) => self.slots[slot(newer)].older = older,
             None => list.newest = older,
         }
+    }
+}
+
+fn append_beside<K>(slots: &mut [Flow<K>], list: &mut Beside, id: Id) {
+    list.count += 1;
+    let newest = list.newest.replace(id);
+    match newest {
+        Some(before) => slots[slot(before)].beside_newer = Some(id),
+        None => list.oldest = Some(id),
+    }
+    let flow = &mut slots[slot(id)];
+    flow.beside_older = newest;
+    flow.beside_newer = None;
+}
+
+fn unlink_beside<K>(slots: &mut [Flow<K>], list: &mut Beside, id: Id) {
+    list.count -= 1;
+    let flow = &slots[slot(id)];
+    let (older, newer) = (flow.beside_older, flow.beside_newer);
+    match older {
+        Some(older) => slots[slot(older)].beside_newer = newer,
+        None => list.oldest = newer,
+    }
+    match newer {
+        Some(newer) => slots[slot(newer)].beside_older = older,
+        None => list.newest = older,
     }
 }

@@ -7,13 +7,13 @@
 
 mod change;
 mod clock;
+mod counts;
 mod events;
 mod explicit;
 mod flow;
 mod keyed;
 mod list;
 mod params;
-mod permits;
 mod pool;
 mod ports;
 mod requests;

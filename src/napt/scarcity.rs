@@ -1,6 +1,7 @@
 //! Which port a new flow gets: an own one while there are many, a shared one while there are few, and where none fits
 //! that of a flow which is over, or which nobody has answered.
 use super::clock::{Tick, Ticks};
+use super::counts::to_remote;
 use super::flow::{Flow, Id, Idle};
 use super::pool::{Class, PortIndex};
 use super::ports::Use;
@@ -30,14 +31,6 @@ pub(super) struct Choice {
     pub(super) version: u64,
 }
 
-/// What a walk over shared ports finds.
-enum Walk {
-    /// A port where the new flow may stand.
-    Unused(PortIndex),
-    /// None; perhaps a flow whose end makes one.
-    Used(Option<Id>),
-}
-
 impl<K: InsideKey> Table<K> {
     /// Where a new flow would stand. Reads only.
     pub(super) fn choose(&self, inside: &K, remote: Remote, draw: u64, now: Tick) -> Result<Choice, Refusal> {
@@ -50,27 +43,27 @@ impl<K: InsideKey> Table<K> {
         };
         let free = self.ports.pick(class, inside.port(), draw);
         let shares = self.shares(remote);
-        let mut same_remote = None;
         if !shares && let Some(index) = free {
             return self.with_room(index, false, now);
         }
         if shares {
-            let drawn = self.draw_shared(remote, draw);
+            // Each flow to `remote` has a shared port of its own.
+            let left = (self.sharers.count(to_remote(remote)) as usize) < self.ports.shared().len();
+            let drawn = if left { self.draw_shared(remote, draw) } else { None };
             if let Some((index, load)) = drawn
                 && (load < LOAD || free.is_none())
             {
                 return self.with_room(index, true, now);
             }
-            if let Some(index) = free {
+            let unused = free.or_else(|| if left { self.unused_shared(remote, draw) } else { None });
+            if let Some(index) = unused {
                 return self.with_room(index, true, now);
             }
-            match self.walk_shared(remote, draw, now) {
-                Walk::Unused(index) => return self.with_room(index, true, now),
-                Walk::Used(over) => same_remote = over,
-            }
         }
+        let victim = self.port_victim(remote, shares, now);
         // Those at the heads of the lists may all be towards elsewhere: then a few ports by their flow to `remote`.
-        let victim = self.port_victim(remote, now).or(same_remote).ok_or(Refusal::Exhausted)?;
+        let victim = victim.or_else(|| if shares { self.over_on_shared(remote, draw, now) } else { None });
+        let victim = victim.ok_or(Refusal::Exhausted)?;
         let index = self.flows.get(victim).and_then(|flow| self.index(flow)).ok_or(Refusal::Exhausted)?;
         let shared = self.ports.used(index) == Use::Shared && self.ports.flows(index) > 1 || shares;
         Ok(Choice { index, shared, victim: Some(victim), version: self.version() })
@@ -106,25 +99,27 @@ impl<K: InsideKey> Table<K> {
             .min_by_key(|(_, load)| *load)
     }
 
-    /// A shared port without a flow to this remote endpoint, out of a few; else the first flow to it that is over.
-    fn walk_shared(&self, remote: Remote, draw: u64, now: Tick) -> Walk {
+    /// A shared port without a flow to this remote endpoint, out of a few.
+    fn unused_shared(&self, remote: Remote, draw: u64) -> Option<PortIndex> {
+        self.few_shared(draw).find(|index| self.is_unused(*index, remote))
+    }
+
+    /// A flow to this remote endpoint that is over, on one of a few shared ports.
+    fn over_on_shared(&self, remote: Remote, draw: u64, now: Tick) -> Option<Id> {
+        let ports = self.few_shared(draw).filter_map(|index| self.ports.port(index));
+        let mut flows = ports.filter_map(|port| self.flows.at_port(port, remote));
+        flows.find(|(_, flow)| self.is_over(flow, now)).map(|(id, _)| id)
+    }
+
+    fn few_shared(&self, draw: u64) -> impl Iterator<Item = PortIndex> {
         let shared = self.ports.shared();
         let start = scale(mix(draw, 0), shared.len());
-        let mut over = None;
-        for &index in shared.iter().cycle().skip(start).take(shared.len().min(WALK)) {
-            let Some(port) = self.ports.port(index).filter(|port| !self.is_itself(*port, remote)) else { continue };
-            match self.flows.at_port(port, remote) {
-                None => return Walk::Unused(index),
-                Some((id, flow)) if over.is_none() && self.is_over(flow, now) => over = Some(id),
-                Some(_) => {}
-            }
-        }
-        Walk::Used(over)
+        shared.iter().cycle().skip(start).take(shared.len().min(WALK)).copied()
     }
 
     /// Whether a flow has expired, or may give way to a new one.
     fn is_over(&self, flow: &Flow<K>, now: Tick) -> bool {
-        let closed = flow.tcp.is_closing() && self.flows.since(flow).after(CLOSED) <= now;
+        let closed = self.is_closed(flow, now);
         let unanswered = self.protocol == Protocol::Tcp && self.flows.has_waited(flow, now, UNANSWERED);
         self.flows.is_expired(flow, now) || (closed || unanswered) && !self.flows.is_held(flow)
     }
@@ -156,13 +151,13 @@ impl<K: InsideKey> Table<K> {
     }
 
     /// A flow whose end leaves its port to a new one towards `remote`, in the same order.
-    fn port_victim(&self, remote: Remote, now: Tick) -> Option<Id> {
+    fn port_victim(&self, remote: Remote, shares: bool, now: Tick) -> Option<Id> {
         let fits = |(_, flow): &(Id, &Flow<K>)| self.leaves_its_port(flow, remote);
         let expired = [Idle::Short, Idle::Established, Idle::Closing].into_iter().find_map(|idle| {
             let expired = self.flows.idling(idle).take_while(|(_, flow)| self.flows.is_expired(flow, now));
             expired.take(LOOKED_AT).find(fits)
         });
-        let found = expired.or_else(|| self.closed(now).take(LOOKED_AT).find(fits)).or_else(|| {
+        let found = expired.or_else(|| self.closed_victim(remote, shares, now)).or_else(|| {
             // A UDP mapping lives for its time (RFC 4787 REQ-5), answered or not.
             let waiting = (self.protocol == Protocol::Tcp).then(|| self.flows.waiting_longest(now, UNANSWERED));
             waiting?.take(LOOKED_AT).find(fits)
@@ -170,10 +165,30 @@ impl<K: InsideKey> Table<K> {
         found.map(|(id, _)| id)
     }
 
+    /// The longest closed of those that leave their port: of the ones to `remote` the first, unless one to elsewhere,
+    /// alone on its port, is older.
+    fn closed_victim(&self, remote: Remote, shares: bool, now: Tick) -> Option<(Id, &Flow<K>)> {
+        let fits = |(_, flow): &(Id, &Flow<K>)| self.leaves_its_port(flow, remote);
+        let same = if shares {
+            let beside = self.flows.closed_beside(remote).take_while(|(_, flow)| self.is_closed(flow, now));
+            beside.take(LOOKED_AT).find(|(id, flow)| flow.remote == remote && fits(&(*id, flow)))
+        } else {
+            None
+        };
+        let before = same.map(|(_, flow)| self.flows.since(flow));
+        let older = |(_, flow): &(Id, &Flow<K>)| before.is_none_or(|before| self.flows.since(flow) < before);
+        self.closed(now).take_while(older).take(LOOKED_AT).find(fits).or(same)
+    }
+
     /// TCP that has been closed for a while, the longest first.
     fn closed(&self, now: Tick) -> impl Iterator<Item = (Id, &Flow<K>)> {
         let closed = self.flows.idling(Idle::Closing);
-        closed.take_while(move |(_, flow)| self.flows.since(flow).after(CLOSED) <= now)
+        closed.take_while(move |(_, flow)| self.is_closed(flow, now))
+    }
+
+    /// Whether TCP has been closed for long enough to give way.
+    fn is_closed(&self, flow: &Flow<K>, now: Tick) -> bool {
+        flow.tcp.is_closing() && self.flows.since(flow).after(CLOSED) <= now
     }
 
     fn leaves_its_port(&self, flow: &Flow<K>, remote: Remote) -> bool {

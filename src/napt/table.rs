@@ -4,10 +4,10 @@
 use std::net::Ipv4Addr;
 
 use super::clock::{Tick, Ticks};
+use super::counts::{Counts, to_address, to_remote};
 use super::events::{EventKind, Log, Why};
 use super::flow::{Flow, Flows, IDLES, Id, Was};
 use super::params::Filter;
-use super::permits::Permits;
 use super::pool::{PortIndex, PortPool};
 use super::ports::{Ports, Use};
 use super::scarcity::Choice;
@@ -39,7 +39,9 @@ pub(super) struct Table<K> {
     pub(super) threshold: Option<u8>,
     pub(super) sharing: Vec<u16>,
     pub(super) filter: Filter,
-    permits: Permits,
+    permits: Counts,
+    /// Flows on shared ports by remote endpoint.
+    pub(super) sharers: Counts,
     pub(super) log: Log<K>,
     /// Counts insertions and endings: a choice holds until the next one.
     version: u64,
@@ -49,6 +51,7 @@ impl<K: InsideKey> Table<K> {
     pub(super) fn new(of: Settings) -> Table<K> {
         let ported = of.protocol != Protocol::Icmp;
         let pool = PortPool::new(&of.ports, ported, of.protocol == Protocol::Udp);
+        let sharers = if ported { of.limit } else { 0 };
         let permits = if of.filter == Filter::AddressDependent { of.limit } else { 0 };
         Table {
             addr: of.addr,
@@ -58,7 +61,8 @@ impl<K: InsideKey> Table<K> {
             threshold: of.threshold,
             sharing: of.sharing,
             filter: of.filter,
-            permits: Permits::new(permits, of.seed),
+            permits: Counts::new(permits, of.seed),
+            sharers: Counts::new(sharers, of.seed),
             log: Log::new(of.addr, of.protocol),
             version: 0,
         }
@@ -87,7 +91,7 @@ impl<K: InsideKey> Table<K> {
         let admitted = match self.filter {
             _ if pinned => open,
             Filter::EndpointIndependent => true,
-            Filter::AddressDependent => self.permits.count(port, remote.addr) > u32::from(expired),
+            Filter::AddressDependent => self.permits.count(to_address(port, remote.addr)) > u32::from(expired),
             Filter::AddressAndPortDependent => false,
         };
         if admitted { Ok(inside) } else { Err(Refusal::Filtered) }
@@ -113,8 +117,7 @@ impl<K: InsideKey> Table<K> {
             self.ports.remove_flow(choice.index);
             return None;
         };
-        self.permits.add(port, remote.addr);
-        self.version += 1;
+        self.count_in(port, remote, used);
         if self.log.is_on() && (choice.shared || was_free) {
             self.log.push(EventKind::Made, inside, port, choice.shared.then_some(remote));
         }
@@ -140,9 +143,16 @@ impl<K: InsideKey> Table<K> {
             self.ports.remove_flow(index);
             return None;
         };
-        self.permits.add(was.port, was.remote.addr);
-        self.version += 1;
+        self.count_in(was.port, was.remote, used);
         Some(id)
+    }
+
+    fn count_in(&mut self, port: u16, remote: Remote, used: Use<K>) {
+        self.permits.add(to_address(port, remote.addr));
+        if used == Use::Shared {
+            self.sharers.add(to_remote(remote));
+        }
+        self.version += 1;
     }
 
     /// What a packet from the home does to a flow; `fresh`: it is new, or had expired.
@@ -236,9 +246,12 @@ impl<K: InsideKey> Table<K> {
     pub(super) fn end(&mut self, id: Id, why: Why) {
         let inside = self.flows.get(id).map(|flow| flow.inside);
         let (port, remote) = self.flows.remove(id);
-        self.permits.remove(port, remote.addr);
+        self.permits.remove(to_address(port, remote.addr));
         if let Some(index) = self.ports.index(port) {
             let used = self.ports.used(index);
+            if used == Use::Shared {
+                self.sharers.remove(to_remote(remote));
+            }
             self.ports.remove_flow(index);
             self.note_end(index, used, port, inside.map(|inside| (inside, remote)), why);
         }

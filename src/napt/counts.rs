@@ -1,52 +1,65 @@
-//! To which addresses a port has flows: what address-dependent filtering asks, in O(1) whoever opens how many.
+//! How many flows there are of a kind, in O(1) whoever opens how many: from a port to an address, which is what
+//! address-dependent filtering asks, and on shared ports to a remote endpoint, which tells whether one is left for it.
 use std::net::Ipv4Addr;
 
+use super::Remote;
 use super::keyed::KeyedHash;
 
-/// A port, an address, and how many flows are between them; 0 in an empty cell.
+/// A kind, and how many flows are of it; 0 in an empty cell.
 #[derive(Clone, Copy)]
-struct Permit {
+struct Cell {
     key: u64,
     flows: u32,
 }
 
+/// From this port to any port of this address.
+#[inline]
+pub(super) fn to_address(port: u16, addr: Ipv4Addr) -> u64 {
+    u64::from(addr.to_bits()) << 16 | u64::from(port)
+}
+
+/// From any port to this endpoint.
+#[inline]
+pub(super) fn to_remote(remote: Remote) -> u64 {
+    to_address(remote.port, remote.addr)
+}
+
 /// Open addressing at most half full, so that a probe ends soon.
-pub(super) struct Permits {
+pub(super) struct Counts {
     /// Keys and counts apart: both are plain numbers, so that the kernel's zero pages serve until they are written.
     keys: Vec<u64>,
     flows: Vec<u32>,
     hash: KeyedHash,
 }
 
-impl Permits {
+impl Counts {
     /// Room for `limit` flows; 0 for none.
-    pub(super) fn new(limit: usize, seed: u64) -> Permits {
+    pub(super) fn new(limit: usize, seed: u64) -> Counts {
         let cells = if limit == 0 { 0 } else { (limit * 2).next_power_of_two() };
-        Permits { keys: vec![0; cells], flows: vec![0; cells], hash: KeyedHash::new(seed) }
+        Counts { keys: vec![0; cells], flows: vec![0; cells], hash: KeyedHash::new(seed) }
     }
 
-    /// Flows between this port and this address.
-    pub(super) fn count(&self, port: u16, addr: Ipv4Addr) -> u32 {
-        if self.keys.is_empty() { 0 } else { self.cell(self.find(key(port, addr))).flows }
+    /// Flows of this kind.
+    pub(super) fn count(&self, key: u64) -> u32 {
+        if self.keys.is_empty() { 0 } else { self.cell(self.find(key)).flows }
     }
 
     /// One flow more.
-    pub(super) fn add(&mut self, port: u16, addr: Ipv4Addr) {
+    pub(super) fn add(&mut self, key: u64) {
         if self.keys.is_empty() {
             return;
         }
-        let key = key(port, addr);
         let at = self.find(key);
         self.keys[at] = key;
         self.flows[at] += 1;
     }
 
     /// One flow less.
-    pub(super) fn remove(&mut self, port: u16, addr: Ipv4Addr) {
+    pub(super) fn remove(&mut self, key: u64) {
         if self.keys.is_empty() {
             return;
         }
-        let at = self.find(key(port, addr));
+        let at = self.find(key);
         match self.flows[at] {
             0 => {}
             1 => self.empty(at),
@@ -54,8 +67,8 @@ impl Permits {
         }
     }
 
-    fn cell(&self, at: usize) -> Permit {
-        Permit { key: self.keys[at], flows: self.flows[at] }
+    fn cell(&self, at: usize) -> Cell {
+        Cell { key: self.keys[at], flows: self.flows[at] }
     }
 
     fn home(&self, key: u64) -> usize {
@@ -97,11 +110,6 @@ impl Permits {
     }
 }
 
-#[inline]
-fn key(port: u16, addr: Ipv4Addr) -> u64 {
-    u64::from(addr.to_bits()) << 16 | u64::from(port)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -109,7 +117,7 @@ mod tests {
 
     #[test]
     fn it_counts_as_a_map_does() {
-        let mut permits = Permits::new(64, 9);
+        let mut counts = Counts::new(64, 9);
         let mut model = HashMap::<(u16, Ipv4Addr), u32>::new();
         let mut x = 1u64;
         for _ in 0..20_000 {
@@ -117,14 +125,14 @@ mod tests {
             let (port, addr) = ((x >> 40) as u16 % 8, Ipv4Addr::from(0x0a00_0000 + (x >> 50) as u32 % 16));
             let live: u32 = model.values().sum();
             if x >> 63 == 0 && live < 64 {
-                permits.add(port, addr);
+                counts.add(to_address(port, addr));
                 *model.entry((port, addr)).or_default() += 1;
             } else if let Some(n) = model.get_mut(&(port, addr)).filter(|n| **n > 0) {
-                permits.remove(port, addr);
+                counts.remove(to_address(port, addr));
                 *n -= 1;
             }
             for (key, n) in &model {
-                assert_eq!(permits.count(key.0, key.1), *n);
+                assert_eq!(counts.count(to_address(key.0, key.1)), *n);
             }
         }
         assert!(model.len() > 100);

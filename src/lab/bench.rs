@@ -1,9 +1,10 @@
 //! `mapt lab --bench`: the same client and server behind two plain routers, behind tayga as CLAT and as PLAT,
 //! and behind `mapt-ce` and `mapt-br`; repetitions alternate, so that other load on the machine hits all alike.
-//! With `=connections`, the second path is the kernel's NAT44, with all ports and with the CE's port set.
+//! With `=connections`, the kernel's NAT44 is beside them, with all ports and with the CE's port set; with `=flows`, one
+//! translator is behind one NAT44.
 
 use std::fs;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -17,7 +18,7 @@ use super::registry::Site;
 use super::servers::iperf3;
 use super::table::{Table, columns};
 use super::topology::{IPV4_MTU, SERVER, SHARED, ipv4_only, link, quiet, rules_yaml};
-use super::{LabError, blast, connections};
+use super::{LabError, blast, connections, flows};
 
 /// How long and how often.
 #[derive(Clone, Copy, Debug)]
@@ -35,6 +36,8 @@ struct Path4 {
     server: Netns,
     /// The router beside the server, where the server has IPv4.
     last: Option<Netns>,
+    /// Where the kernel keeps connections; they are forgotten before each measurement.
+    nat: Option<Netns>,
     /// Dropped, and so ended, with the path.
     helpers: Vec<Helper>,
     results: Vec<Vec<f64>>,
@@ -48,6 +51,8 @@ pub enum What {
     /// New connections a second to 100 servers: the kernel's NAT44 with all ports, the kernel's and mapt-ce's with the
     /// 252 ports of a shared address.
     Connections,
+    /// Small packets through one NAPT among 1,024, 131,072 and 1,048,576 flows: the kernel's NAT44, and mapt-ce.
+    Flows,
 }
 
 /// What is measured: its head in the table and its key in JSON.
@@ -68,11 +73,20 @@ const CONNECTIONS: &[Measure] = &[
     ("99 % ms", "99-percent-ms"),
 ];
 
+const FLOWS: &[Measure] = &[
+    ("1,024 flows, kpps", "kpps-1024-flows"),
+    ("131,072", "kpps-131072-flows"),
+    ("1,048,576", "kpps-1048576-flows"),
+    ("131,072 / 1,024", "131072-by-1024"),
+    ("1,048,576 / 1,024", "1048576-by-1024"),
+];
+
 impl What {
     fn measures(self) -> &'static [Measure] {
         match self {
             What::Throughput => THROUGHPUT,
             What::Connections => CONNECTIONS,
+            What::Flows => FLOWS,
         }
     }
 
@@ -81,6 +95,7 @@ impl What {
         match self {
             What::Throughput => &[(2, 1), (2, 0), (1, 0)],
             What::Connections => &[(6, 0), (6, 7), (7, 0), (4, 0), (4, 1), (4, 3), (4, 5), (1, 0), (2, 0)],
+            What::Flows => &[(1, 0)],
         }
     }
 }
@@ -103,22 +118,27 @@ pub fn run(
             tayga(runner, site)?,
             mapt(runner, site, programs)?,
             whole(runner, site, programs)?,
-            ce_alone(runner, site, programs)?,
+            ce_alone(runner, site, programs, "filtering: endpoint-independent")?,
             tayga_alone(runner, site)?,
+        ],
+        What::Flows => vec![
+            nat44(runner, site, "NAT44, all ports", "all", ALL_PORTS.to_owned(), false)?,
+            ce_alone(runner, site, programs, "max-flows: 1048576")?,
         ],
     };
     for path in &paths {
         path.wait_until_it_works(runner)?;
     }
-    if what == What::Connections {
-        paths.iter().try_for_each(Path4::add_servers)?;
+    match what {
+        What::Throughput => {}
+        What::Connections => paths.iter().try_for_each(|path| path.add_servers(SERVERS_PREFIX))?,
+        What::Flows => paths.iter().try_for_each(|path| path.add_servers(flows::PREFIX))?,
     }
     for repetition in 1..=plan.repetitions {
-        for (at, path) in paths.iter_mut().enumerate() {
-            if let Ok(only) = std::env::var("MAPT_ONLY") && !only.split(',').any(|x| x == at.to_string()) { path.results.push(vec![0.0; 6]); continue }
+        for path in &mut paths {
             let result = path.measure(runner, what, plan.seconds)?;
             let shown: Vec<String> =
-                result.iter().zip(what.measures()).map(|(x, (head, _))| format!("{head} {x:.1}")).collect();
+                result.iter().zip(what.measures()).map(|(x, (head, _))| format!("{head} {}", shown(*x))).collect();
             table.progress(&format!("{repetition} of {}  {}: {}", plan.repetitions, path.name, shown.join(", ")), true);
             path.results.push(result);
         }
@@ -136,13 +156,13 @@ fn report(what: What, paths: &[Path4]) -> (String, Value) {
     let row = |name: String, cells: Vec<String>| [name].into_iter().chain(cells).collect::<Vec<String>>();
     let mut rows = Vec::new();
     for (path, median) in paths.iter().zip(&medians) {
-        rows.push(row(path.name.to_owned(), median.iter().map(|x| format!("{x:.1}")).collect()));
+        rows.push(row(path.name.to_owned(), median.iter().map(|x| shown(*x)).collect()));
     }
     // Ratios of one repetition share its luck; the median is taken of these, not of the figures.
     for &(of, to) in what.ratios() {
         let name = format!("{} / {}", paths[of].name, paths[to].name);
         let ratio = |i: usize| median(paths[of].results.iter().zip(&paths[to].results).map(|(a, b)| a[i] / b[i]));
-        rows.push(row(name, (0..measures.len()).map(|i| format!("{:.2}", ratio(i))).collect()));
+        rows.push(row(name, (0..measures.len()).map(|i| shown(ratio(i))).collect()));
     }
     let keys = |figures: &Vec<f64>| -> Value {
         let named = measures.iter().zip(figures).map(|((_, key), &x)| ((*key).to_owned(), json!(x)));
@@ -156,6 +176,14 @@ fn report(what: What, paths: &[Path4]) -> (String, Value) {
         })
         .collect();
     (columns(&head, &rows), json.into())
+}
+
+fn shown(x: f64) -> String {
+    match x {
+        x if x.is_nan() => "-".to_owned(),
+        x if x < 10.0 => format!("{x:.2}"),
+        x => format!("{x:.1}"),
+    }
 }
 
 fn median(values: impl Iterator<Item = f64>) -> f64 {
@@ -207,7 +235,15 @@ impl Path4 {
         for router in [&one, &two] {
             router.sysctl(&["net/ipv4/ip_forward=1", "net/ipv6/conf/all/forwarding=1"])?;
         }
-        let path = Path4 { name, client, server, last: Some(two.clone()), helpers: Vec::new(), results: Vec::new() };
+        let path = Path4 {
+            name,
+            client,
+            server,
+            last: Some(two.clone()),
+            nat: None,
+            helpers: Vec::new(),
+            results: Vec::new(),
+        };
         Ok((path, one, two))
     }
 
@@ -230,10 +266,26 @@ impl Path4 {
     fn measure(&self, runner: &Runner, what: What, seconds: u32) -> Result<Vec<f64>, LabError> {
         runner.stop().check()?;
         let length = Duration::from_secs(seconds.into());
+        let any: IpAddr = if self.last.is_some() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+        if what == What::Flows {
+            let of = |count: u32| {
+                // No table of the kernel's has so many.
+                if self.nat.is_some() && u64::from(count) > conntrack_max()? {
+                    return Ok(f64::NAN);
+                }
+                self.forget_connections(runner)?;
+                let rate = flows::packets_per_second(&self.client, &self.server, any, count, length)?;
+                Ok::<_, LabError>(rate / 1e3)
+            };
+            let [few, many, most] = flows::COUNTS.map(of);
+            let (few, many, most) = (few?, many?, most?);
+            return Ok(vec![few, many, most, many / few, most / few]);
+        }
         if what == What::Connections {
-            let any = if self.last.is_some() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-            let of = |clients| connections::measure(&self.client, &self.server, any, clients, length);
-            if let Ok(n) = std::env::var("MAPT_N") { let many = of(n.parse().unwrap())?; return Ok(vec![many.rate, 0.0, 0.0, many.failed, many.median, many.slow]); }
+            let of = |clients| {
+                self.forget_connections(runner)?;
+                connections::measure(&self.client, &self.server, any, clients, length)
+            };
             let (one, four, many) = (of(1)?, of(4)?, of(connections::CLIENTS)?);
             return Ok(vec![many.rate, one.rate, four.rate, many.failed, many.median, many.slow]);
         }
@@ -247,11 +299,17 @@ impl Path4 {
         Ok(vec![one, reverse, four, rate.received / 1e3, round.as_secs_f64() * 1e6])
     }
 
-    /// The server has a hundred addresses more.
-    fn add_servers(&self) -> Result<(), LabError> {
+    /// The server has these addresses too.
+    fn add_servers(&self, prefix: &str) -> Result<(), LabError> {
         let Some(last) = &self.last else { return Ok(()) };
-        self.server.ip(&format!("route add local {SERVERS_PREFIX} dev lo"))?;
-        last.ip(&format!("route add {SERVERS_PREFIX} via {SERVER}"))
+        self.server.ip(&format!("route add local {prefix} dev lo"))?;
+        last.ip(&format!("route add {prefix} via {SERVER}"))
+    }
+
+    /// Closed ones stay in the kernel's table for two minutes, and fill it in one.
+    fn forget_connections(&self, runner: &Runner) -> Result<(), LabError> {
+        let Some(nat) = &self.nat else { return Ok(()) };
+        runner.run(nat, "conntrack", &["conntrack", "-F"], Duration::from_secs(20))?.success().map(drop)
     }
 
     /// Gbit/s received.
@@ -289,7 +347,7 @@ fn nat44(
     rule: String,
     brief: bool,
 ) -> Result<Path4, LabError> {
-    let (path, one, two) = Path4::build(site, name, role, true)?;
+    let (mut path, one, two) = Path4::build(site, name, role, true)?;
     two.ip(&format!("route add {SHARED} via 10.0.0.1"))?;
     let rules = site.directory().join(format!("{role}.nft"));
     let chain = "type nat hook postrouting priority srcnat";
@@ -298,6 +356,7 @@ fn nat44(
     if brief {
         one.sysctl(&["net/netfilter/nf_conntrack_tcp_timeout_time_wait=1"])?;
     }
+    path.nat = Some(one);
     Ok(path)
 }
 
@@ -351,10 +410,11 @@ fn build_alone(site: &Site, name: &'static str, role: &str, prefix: &str) -> Res
     Ok((path, one))
 }
 
-fn ce_alone(runner: &Runner, site: &Site, programs: &Programs) -> Result<Path4, LabError> {
+fn ce_alone(runner: &Runner, site: &Site, programs: &Programs, napt: &str) -> Result<Path4, LabError> {
     let (mut path, one) = build_alone(site, "mapt-ce, servers with IPv6", "alone", "2001:db8:ffff::/64")?;
     let directory = directory(site, "alone", &rules_yaml(true))?;
-    let mut ce = daemons::start_ce(runner, &programs.ce, &one, "ce", "2001:db8:12:3400::/56", &directory)?;
+    let ce = ("ce", "2001:db8:12:3400::/56", napt);
+    let mut ce = daemons::start_ce_with(runner, &programs.ce, &one, ce, &directory)?;
     daemons::wait_until_ready(runner, &mut ce)?;
     path.helpers.push(ce);
     Ok(path)
@@ -418,6 +478,12 @@ fn start_tayga(
     netns.ip(&format!("link set dev {name} up"))?;
     path.helpers.push(runner.start(netns, name, &["tayga", "-c", &conf, "-n"])?);
     Ok(())
+}
+
+fn conntrack_max() -> Result<u64, LabError> {
+    let path = "/proc/sys/net/netfilter/nf_conntrack_max";
+    let text = fs::read_to_string(path).map_err(|e| LabError::failed(format!("read {path}"), e))?;
+    text.trim().parse().map_err(|e| LabError::failed(format!("read {path}"), e))
 }
 
 fn write(path: &Path, text: &str) -> Result<(), LabError> {

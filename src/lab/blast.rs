@@ -20,7 +20,7 @@ pub const PAYLOAD: usize = 64;
 const PORT: u16 = 7001;
 /// How long the receiver sleeps when there is nothing. A receiver that blocks is woken for each packet, which in a
 /// virtual machine costs more than the packet's whole way.
-const NAP: Duration = Duration::from_micros(200);
+pub const NAP: Duration = Duration::from_micros(200);
 
 /// Datagrams a second.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -178,9 +178,18 @@ pub fn start_ce(
     directory: &Path,
 ) -> Result<Helper, LabError> {
     // Home 1 talks to home 2 unasked (`peers`), which address-dependent filtering is there to stop.
-    let config = format!(
-        "role: ce\nrules: rules.yaml\nend-user-ipv6-prefix: {end_user_prefix}\nnapt: {{filtering: endpoint-independent}}\n"
-    );
+    start_ce_with(runner, program, netns, (name, end_user_prefix, "filtering: endpoint-independent"), directory)
+}
+
+/// The same with settings of the NAPT.
+pub fn start_ce_with(
+    runner: &Runner,
+    program: &Path,
+    netns: &Netns,
+    (name, end_user_prefix, napt): (&str, &str, &str),
+    directory: &Path,
+) -> Result<Helper, LabError> {
+    let config = format!("role: ce\nrules: rules.yaml\nend-user-ipv6-prefix: {end_user_prefix}\nnapt: {{{napt}}}\n");
     start(runner, program, netns, directory, name, &config)
 }
 

@@ -6,6 +6,7 @@ mod blast;
 mod checks;
 mod connections;
 mod daemons;
+mod flows;
 mod netns;
 mod pattern;
 mod peers;

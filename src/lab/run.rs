@@ -169,7 +169,7 @@ fn bench(args: &LabArgs, what: What, stop: &Stop, table: &mut Table) -> Result<S
     let plan = if args.quick {
         bench::Plan { seconds: 1, repetitions: 1 }
     } else {
-        bench::Plan { seconds: if what == What::Connections { 3 } else { 5 }, repetitions: 3 }
+        bench::Plan { seconds: if what == What::Throughput { 5 } else { 3 }, repetitions: 3 }
     };
     let site = lab.site.as_ref().ok_or(LabError::Interrupted)?;
     let (text, json) = bench::run(&lab.runner, site, &programs, what, plan, table)?;

@@ -30,6 +30,7 @@ pub const BENCH: &[Tool] = &[
     ("iperf3", "iperf3"),
     ("tayga", "tayga"),
     ("nft", "nftables"),
+    ("conntrack", "conntrack"),
 ];
 
 /// Fails, with one message, when programs are missing, we are not root, or there is no TUN.

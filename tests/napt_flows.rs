@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use mapt::map::port_set::{PortParams, PortSet, Psid};
 use mapt::napt::{
-    Filter, Filtering, Inside, Napt, NaptParams, Outside, Protocol, Refusal, Remote, Segment, Sharing, TcpFlags,
+    Filter, Filtering, Inside, Napt, NaptParams, Origin, Outside, Protocol, Refusal, Remote, Segment, Sharing,
+    TcpFlags, Want,
 };
 
 const ADDR: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 18);
@@ -354,6 +355,70 @@ fn half_open_connections_have_their_ten_seconds() {
         home.wait(251);
         assert_eq!(home.out(host(6, 1), web, "S", 1, 0), Ok(first));
     }
+}
+
+/// An expired flow that nobody has swept yet takes the next connection of its ends, which has its own ten seconds.
+#[test]
+fn a_connection_in_the_place_of_an_expired_one_has_its_ten_seconds() {
+    let mut home = Home::new(set_15());
+    let web = server(0, 443);
+    let ports: Vec<u16> = (0..15).map(|n| home.out(host(5, 1 + n), web, "S", 1, 0).unwrap()).collect();
+    home.now += Duration::from_secs(240);
+    for n in 0..15 {
+        assert_eq!(home.out(host(5, 1 + n), web, "S", 1, 0), Ok(ports[usize::from(n)]));
+    }
+    home.wait(9_750);
+    assert_eq!(home.out(host(6, 1), web, "S", 1, 0), Err(Refusal::Exhausted));
+    home.wait(250);
+    assert_eq!(home.out(host(6, 1), web, "S", 1, 0), Ok(ports[0]));
+}
+
+/// Who knocks for hours at a door that nobody opens never looks young again: 2^16 ticks are 16,384 s.
+#[test]
+fn half_open_connections_give_way_after_hours_too() {
+    let mut home = Home::new(set_15());
+    let web = server(0, 443);
+    let ports: Vec<u16> = (0..15).map(|n| home.out(host(5, 1 + n), web, "S", 1, 0).unwrap()).collect();
+    let knock = |home: &mut Home, seconds: u64| {
+        while home.now < START + Duration::from_secs(seconds) {
+            home.wait(128_000);
+            (0..15).for_each(|n| assert_eq!(home.out(host(5, 1 + n), web, "S", 1, 0), Ok(ports[usize::from(n)])));
+        }
+        for _ in 0..48 {
+            home.wait(250);
+            let found = home.napt.propose_outbound(Protocol::Tcp, host(6, 1), web, home.now);
+            assert_eq!(found.map(|proposal| proposal.outside.port), Ok(ports[0]), "{:?}", home.now);
+        }
+    };
+    knock(&mut home, 16_384);
+    knock(&mut home, 100_000);
+}
+
+/// What a host asked to keep and keeps no longer (RFC 6887 §12) is as any connection that nobody has answered.
+#[test]
+fn a_half_open_connection_gives_way_after_its_peer_mapping() {
+    let mut home = Home::new(set_15());
+    let web = server(0, 443);
+    let want = |inside| Want {
+        protocol: Protocol::Tcp,
+        inside,
+        origin: Origin::Pcp([7; 12]),
+        lifetime: Duration::from_secs(120),
+        suggested: 0,
+        prefer_failure: false,
+        filters: Vec::new(),
+        per_host: 64,
+    };
+    for n in 0..15 {
+        home.napt.peer(&want(host(5, 1 + n)), web, home.now).unwrap();
+    }
+    home.wait(119_750);
+    assert_eq!(home.out(host(6, 1), web, "S", 1, 0), Err(Refusal::Exhausted));
+    home.wait(250);
+    home.wait(9_750);
+    assert_eq!(home.out(host(6, 1), web, "S", 1, 0), Err(Refusal::Exhausted));
+    home.wait(250);
+    assert!(home.out(host(6, 1), web, "S", 1, 0).is_ok());
 }
 
 /// The host with most half-open connections loses one, not the one with the oldest.

@@ -36,8 +36,19 @@ fn host(n: u8) -> Inside {
     Inside { addr: Ipv4Addr::new(192, 168, 1, 10 + n % 4), port: 40_000 + u16::from(n / 4) }
 }
 
+/// Three servers, and a port of the home's own.
 fn server(n: u8) -> Remote {
+    if n == 3 {
+        return Remote { addr: ADDRS[0], port: 0x4034 };
+    }
     Remote { addr: Ipv4Addr::new(10, 0, 0, 1 + n), port: 443 }
+}
+
+/// A time begins with the next quarter of a second.
+const QUARTER: Duration = Duration::from_millis(250);
+
+fn begins(now: Duration) -> Duration {
+    QUARTER * now.as_nanos().div_ceil(QUARTER.as_nanos()) as u32
 }
 
 fn nonce(n: u8) -> Origin {
@@ -58,13 +69,13 @@ struct Setup {
 enum Step {
     Out { protocol: Protocol, host: u8, to: u8, flags: [bool; 4] },
     In { protocol: Protocol, port: usize, from: u8, flags: [bool; 4] },
-    Wait { quarters: u64 },
+    Wait { millis: u64 },
     Map { protocol: Protocol, host: u8, nonce: u8, seconds: u64, suggested: usize },
     Peer { protocol: Protocol, host: u8, to: u8, seconds: u64 },
     Unmap { protocol: Protocol, host: u8, nonce: u8 },
     Forwards(Vec<(Protocol, usize, u8)>),
     Replace(Setup),
-    Restart { quarters: u64, forwards: Vec<(Protocol, usize, u8)> },
+    Restart { millis: u64, forwards: Vec<(Protocol, usize, u8)> },
     Record(bool),
 }
 
@@ -86,20 +97,20 @@ fn setup() -> impl Strategy<Value = Setup> {
 fn step() -> impl Strategy<Value = Step> {
     let any_protocol = || prop_oneof![3 => Just(Protocol::Tcp), 3 => Just(Protocol::Udp), 1 => Just(Protocol::Icmp)];
     prop_oneof![
-        20 => (any_protocol(), 0..8u8, 0..3u8, any::<[bool; 4]>())
+        20 => (any_protocol(), 0..8u8, 0..4u8, any::<[bool; 4]>())
             .prop_map(|(protocol, host, to, flags)| Step::Out { protocol, host, to, flags }),
-        8 => (any_protocol(), 0..14usize, 0..3u8, any::<[bool; 4]>())
+        8 => (any_protocol(), 0..14usize, 0..4u8, any::<[bool; 4]>())
             .prop_map(|(protocol, port, from, flags)| Step::In { protocol, port, from, flags }),
-        6 => (0..80u64).prop_map(|quarters| Step::Wait { quarters }),
+        6 => (0..20_000u64).prop_map(|millis| Step::Wait { millis }),
         4 => (ported(), 0..8u8, 0..2u8, 1..60u64, 0..15usize).prop_map(|(protocol, host, nonce, seconds, suggested)| {
             Step::Map { protocol, host, nonce, seconds, suggested }
         }),
-        4 => (ported(), 0..8u8, 0..3u8, 1..200u64)
+        4 => (ported(), 0..8u8, 0..4u8, 1..200u64)
             .prop_map(|(protocol, host, to, seconds)| Step::Peer { protocol, host, to, seconds }),
         2 => (ported(), 0..8u8, 0..2u8).prop_map(|(protocol, host, nonce)| Step::Unmap { protocol, host, nonce }),
         2 => forwards().prop_map(Step::Forwards),
         3 => setup().prop_map(Step::Replace),
-        1 => (0..60u64, forwards()).prop_map(|(quarters, forwards)| Step::Restart { quarters, forwards }),
+        1 => (0..15_000u64, forwards()).prop_map(|(millis, forwards)| Step::Restart { millis, forwards }),
         1 => any::<bool>().prop_map(Step::Record),
     ]
 }
@@ -275,7 +286,7 @@ impl Run {
                     self.napt.commit_inbound(proposal, Some(&segment(flags)), self.now);
                 }
             }
-            Step::Wait { quarters } => self.now += Duration::from_millis(250 * quarters),
+            Step::Wait { millis } => self.now += Duration::from_millis(millis),
             Step::Map { protocol, host: n, nonce: of, seconds, suggested } => {
                 let suggested = all.get(suggested).copied().unwrap_or(0);
                 let forward = possible(&self.setup).iter().any(|f| (f.protocol, f.inside) == (protocol, host(n)));
@@ -284,8 +295,9 @@ impl Run {
                     self.maps.values().filter(|map| map.inside == host(n)).map(|map| map.nonce).collect::<Vec<_>>();
                 if let Ok(granted) = self.napt.map(&want, self.now) {
                     prop_assert!(all.contains(&granted.outside.port));
-                    let until = self.now + Duration::from_secs(seconds);
-                    prop_assert_eq!(granted.lifetime, until - self.now);
+                    let until = begins(self.now) + Duration::from_secs(seconds);
+                    let expected = if forward { Duration::from_secs(seconds) } else { until - self.now };
+                    prop_assert_eq!(granted.lifetime, expected);
                     let new = Promise { inside: host(n), port: granted.outside.port, nonce: of, until };
                     let old = (!forward).then(|| self.maps.insert((protocol, new.port), new)).flatten();
                     prop_assert!(
@@ -302,7 +314,7 @@ impl Run {
                 if let Ok(granted) = self.napt.peer(&want, server(to), self.now) {
                     let key = ends(protocol, host(n), Some(server(to)));
                     let old = self.peers.get(&key).copied();
-                    let until = self.now + Duration::from_secs(seconds);
+                    let until = begins(self.now) + Duration::from_secs(seconds);
                     let until = old.map_or(until, |old| until.max(old.until));
                     prop_assert!(old.is_none_or(|old| old.port == granted.outside.port));
                     self.peers.insert(key, Promise { inside: host(n), port: granted.outside.port, nonce: 0, until });
@@ -328,7 +340,7 @@ impl Run {
                 prop_assert_eq!(replaced.kept + replaced.purged, before.len());
                 self.moved(setup.clone(), before, Duration::ZERO)?;
             }
-            Step::Restart { quarters, ref forwards } => {
+            Step::Restart { millis, ref forwards } => {
                 let setup = Setup { forwards: forwards.clone(), ..self.setup.clone() };
                 let before = listing(&self.napt, self.now);
                 let mut flows = Vec::new();
@@ -336,7 +348,7 @@ impl Run {
                 prop_assert_eq!(flows.len(), before.len());
                 let mappings = self.napt.save_mappings(self.now);
                 prop_assert_eq!(mappings.len(), self.maps.len() + self.peers.len());
-                let away = Duration::from_millis(250 * quarters);
+                let away = Duration::from_millis(millis);
                 self.now += away;
                 self.seed += 1;
                 self.napt = Napt::new(ADDRS[setup.addr], ports(setup.set).0, &params(&setup), self.seed);
@@ -421,12 +433,9 @@ impl Run {
                 match after.get(&key) {
                     Some(now) if lapsed => prop_assert_eq!(now.outside, view.outside),
                     Some(now) => {
-                        let expected = FlowView {
-                            outside: view.outside,
-                            idle: view.idle + away,
-                            expires_in: view.expires_in - away,
-                            ..***view
-                        };
+                        // Idle times are shown in whole quarters of a second.
+                        prop_assert!(now.idle.abs_diff(view.idle + away) < 2 * QUARTER, "{:?} {:?}", now, view);
+                        let expected = FlowView { idle: now.idle, expires_in: view.expires_in - away, ..***view };
                         prop_assert_eq!(*now, expected);
                     }
                     None => prop_assert!(lapsed || !view.peer && fit.len() > room, "{:?} is gone", view),
@@ -530,6 +539,8 @@ proptest! {
             run.step(&step)?;
             run.sweep();
             run.check()?;
+            #[cfg(debug_assertions)]
+            prop_assert_eq!(run.napt.audit(run.now), Ok(()));
         }
     }
 }

@@ -16,7 +16,7 @@ const TEXT: &str = "mapt mappings 1
 customer 192.0.2.18 psid-offset 6 psid-len 8 psid 52
 saved 1790000000 boot 1f0c8a0e-6d5e-4f5e-9d0c-3f8e7a1b2c3d up 86400
 tcp 192.168.1.10:40000 1232 203.0.113.7:443 own 1250 - 1e3 4fa2 33 12 4f80
-udp 192.168.1.11:5353 2257 203.0.113.9:53 shared 750 500 0
+udp 192.168.1.11:5353 2257 203.0.113.9:53 shared 750 1000 0
 udp 192.168.1.12:5353 2257 203.0.113.10:53 shared 0 - 2
 icmp 192.168.1.12:77 3282 - own 0 -
 map tcp 192.168.1.13:80 1233 pcp 5a1e0c3b9d7f2a4466aa01ff 3600000 203.0.113.0/24:0
@@ -54,7 +54,7 @@ fn the_text_of_a_file() {
     let (tcp, udp, icmp) = (Protocol::Tcp, Protocol::Udp, Protocol::Icmp);
     let expected = [
         flow(tcp, inside(10, 40_000), 1232, remote(7, 443), false, [0x1e3, 0x4fa2, 0x33, 0x12, 0x4f80], 1250, None),
-        flow(udp, inside(11, 5353), 2257, remote(9, 53), true, [0; 5], 750, Some(500)),
+        flow(udp, inside(11, 5353), 2257, remote(9, 53), true, [0; 5], 750, Some(1000)),
         flow(udp, inside(12, 5353), 2257, remote(10, 53), true, [2, 0, 0, 0, 0], 0, None),
         flow(icmp, inside(12, 77), 3282, None, false, [0; 5], 0, None),
     ];

@@ -123,7 +123,7 @@ enum Step {
         piece: usize,
     },
     Wait {
-        ms: u64,
+        us: u64,
     },
     Replace {
         world: usize,
@@ -138,7 +138,7 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(protocol, host, port, to)| Step::Out { protocol, host, port, to }),
         8 => any::<prop::sample::Index>().prop_map(|which| Step::Back { which }),
         6 => (0..3u16, 0..3usize).prop_map(|(slot, piece)| Step::Fragment { slot, piece }),
-        2 => (0..400u64).prop_map(|ms| Step::Wait { ms }),
+        2 => (0..400_000u64).prop_map(|us| Step::Wait { us }),
         2 => (0..WORLDS.len(), 0..5usize).prop_map(|(world, params)| Step::Replace { world, params }),
     ]
 }
@@ -312,6 +312,11 @@ impl Run {
             let here = self.flows.keys().filter(|ends| ends.0 == protocol).count();
             prop_assert_eq!(self.ce.flows(protocol), here);
         }
+        // A whole address takes its time.
+        #[cfg(debug_assertions)]
+        if let Some(napt) = self.ce.napt().filter(|napt| napt.capacity(Protocol::Tcp) < 5000) {
+            prop_assert_eq!(napt.audit(self.now), Ok(()));
+        }
         Ok(())
     }
 }
@@ -336,8 +341,8 @@ proptest! {
                 Step::Back { which } if !run.sent.is_empty() => run.back(*which.get(&run.sent))?,
                 Step::Back { .. } => {}
                 Step::Fragment { slot, piece } => run.fragment(slot, piece)?,
-                Step::Wait { ms } => {
-                    run.now += Duration::from_millis(ms);
+                Step::Wait { us } => {
+                    run.now += Duration::from_micros(us);
                     while run.ce.poll_timeout().is_some_and(|at| at <= run.now) {
                         run.ce.handle_timeout(run.now);
                     }

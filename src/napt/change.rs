@@ -118,11 +118,11 @@ impl<K: InsideKey> Table<K> {
                 self.flows.hold(id);
             }
         }
-        for (flow, since) in old.flows.waiting() {
+        for (flow, waited) in old.flows.waiting() {
             if let Some((id, found)) = self.flows.between(&flow.inside, flow.remote)
                 && found.port == flow.port
             {
-                self.flows.put_waiting(id, since);
+                self.flows.put_waiting(id, waited);
             }
         }
         kept

@@ -39,16 +39,15 @@ impl Tick {
         Tick(self.0.saturating_add(u64::from(ticks)))
     }
 
-    /// The low bits: 4.5 hours.
+    /// Ticks from `since` to here, and those before it. What starts between two ticks starts with the next: one less.
     #[inline]
-    pub(super) fn low(self) -> u16 {
-        self.0 as u16
+    pub(super) fn waited(self, since: Tick, before: u16) -> Ticks {
+        Ticks(self.0.saturating_add(before.into()).saturating_sub(since.0))
     }
 
-    /// Ticks from the last one with these low bits to here. What starts now starts with the next tick: none then.
-    #[inline]
-    pub(super) fn since_low(self, low: u16) -> Ticks {
-        Ticks(self.low().wrapping_sub(low).wrapping_add(1).saturating_sub(1).into())
+    /// So many ticks earlier.
+    pub(super) fn before(self, ticks: u16) -> Tick {
+        Tick(self.0.saturating_sub(ticks.into()))
     }
 
     pub(super) fn time(self) -> Duration {
@@ -81,10 +80,6 @@ impl Ticks {
         Ticks(seconds * PER_SECOND)
     }
 
-    pub(super) fn time(self) -> Duration {
-        duration(self.0)
-    }
-
     pub(super) fn of(idle: Duration) -> Ticks {
         Ticks(rounded_up(idle).max(1))
     }
@@ -113,10 +108,11 @@ mod tests {
     #[test]
     fn what_starts_between_two_ticks_has_not_waited_at_once() {
         let now = Duration::from_millis(16_384_100);
-        let low = Tick::starting(now).low();
+        let since = Tick::starting(now);
         for (later, ticks) in [(0, 0), (149, 0), (150, 0), (400, 1), (10_149, 39), (10_150, 40)] {
             let reached = Tick::reached(now + Duration::from_millis(later));
-            assert_eq!(reached.since_low(low), Ticks(ticks), "{later} ms");
+            assert_eq!(reached.waited(since, 0), Ticks(ticks), "{later} ms");
+            assert_eq!(reached.waited(since, 7).0, if later < 150 { 6 } else { ticks + 7 }, "{later} ms");
         }
     }
 

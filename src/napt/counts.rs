@@ -67,6 +67,15 @@ impl Counts {
         }
     }
 
+    /// Whether these are the kinds that there are.
+    #[cfg(debug_assertions)]
+    pub(super) fn audit(&self, kinds: &std::collections::BTreeMap<u64, u32>) -> super::audit::Found {
+        let wrong = kinds.iter().find(|(key, flows)| self.count(**key) != **flows);
+        super::audit::ensure(wrong.is_none(), || format!("{wrong:?} is not what was counted"))?;
+        let cells = self.flows.iter().filter(|flows| **flows > 0).count();
+        super::audit::ensure(cells == kinds.len(), || format!("{cells} kinds, {} there are", kinds.len()))
+    }
+
     fn cell(&self, at: usize) -> Cell {
         Cell { key: self.keys[at], flows: self.flows[at] }
     }

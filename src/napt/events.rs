@@ -14,8 +14,8 @@ const ROOM: usize = 16_384;
 /// shared one for each flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Event<K> {
-    /// When, to a quarter of a second; where a host gives up what it has asked for, when the NAPT last looked at the
-    /// clock.
+    /// When, rounded down to a quarter of a second; where a host gives up what it has asked for, when the NAPT last
+    /// looked at the clock.
     pub at: Duration,
     /// Which of both.
     pub kind: EventKind,

@@ -201,6 +201,23 @@ impl<K: InsideKey> Explicit<K> {
         }
     }
 
+    #[cfg(debug_assertions)]
+    pub(super) fn audit(&self) -> super::audit::Found {
+        let maps =
+            self.maps.iter().filter_map(|(at, map)| Some((map.until?, Name::Map(at.0, at.1), map.inside.host())));
+        let peers = self.peers.iter().map(|(at, peer)| (peer.until, Name::Peer(at.0, at.1), peer.inside.host()));
+        let (mut deadlines, mut hosts, mut leased) = (BTreeSet::new(), BTreeMap::<u64, u32>::new(), [0; 3]);
+        for (until, name, host) in maps.chain(peers) {
+            deadlines.insert((until, name));
+            *hosts.entry(host).or_default() += 1;
+            if let Name::Map(protocol, _) = name {
+                leased[protocol as usize] += 1;
+            }
+        }
+        let same = (&deadlines, &hosts, leased) == (&self.deadlines, &self.hosts, self.leased);
+        super::audit::ensure(same, || format!("deadlines {deadlines:?}, hosts {hosts:?}, leased {leased:?}"))
+    }
+
     /// The ports of a protocol that were set, and for whom.
     pub(super) fn of(&self, protocol: Protocol) -> impl Iterator<Item = (u16, K)> {
         self.maps.range((protocol, 0)..=(protocol, u16::MAX)).map(|((_, port), map)| (*port, map.inside))
@@ -381,7 +398,7 @@ impl<K: InsideKey> Napt<K> {
         let same = |flow: &super::Flow<K>| {
             (flow.port, flow.inside, flow.remote) == (peer.port, peer.inside, peer.remote) && table.flows.is_held(flow)
         };
-        if table.flows.get(id).is_some_and(same) && !table.flows.release(id, Tick::starting(now)) {
+        if table.flows.get(id).is_some_and(same) && !table.release(id, Tick::starting(now)) {
             table.end(id, Why::Expired);
         }
     }

@@ -2,6 +2,9 @@
 //! they idle.
 //!
 //! A flow's number never changes while it lives. Slots and buckets are reserved at the start and touched when used.
+#[cfg(debug_assertions)]
+mod audit;
+
 use std::hash::{Hash, Hasher};
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -49,8 +52,8 @@ pub(super) struct Flow<K> {
     idle: Idle,
     /// Whether it stands among those that nobody has answered.
     waiting: bool,
-    /// When it began to wait, the low bits of a tick.
-    waiting_since: u16,
+    /// How many ticks it had waited when its idle time last began; at most 4.5 hours.
+    waited: u16,
     /// The next flow of the outbound bucket, or the next vacant slot.
     outbound: Option<Id>,
     inbound: Option<Id>,
@@ -232,8 +235,8 @@ impl<K: InsideKey> Flows<K> {
     }
 
     /// How long nobody has answered a flow; `None` where somebody has.
-    pub(super) fn waited(&self, flow: &Flow<K>, now: Tick) -> Option<Duration> {
-        flow.waiting.then(|| now.since_low(flow.waiting_since).time())
+    pub(super) fn waited(&self, flow: &Flow<K>, now: Duration) -> Option<Duration> {
+        flow.waiting.then(|| now.saturating_sub(self.since(flow).before(flow.waited).time()))
     }
 
     /// When a flow's idle time began.
@@ -253,7 +256,7 @@ impl<K: InsideKey> Flows<K> {
             tcp: TcpState::default(),
             idle: Idle::Short,
             waiting: false,
-            waiting_since: 0,
+            waited: 0,
             outbound: self.outbound[out],
             inbound: self.inbound[back],
             older: None,
@@ -296,10 +299,18 @@ impl<K: InsideKey> Flows<K> {
         Some(id)
     }
 
-    /// A flow waits since the tick with these low bits; the longest of a host comes first.
-    pub(super) fn put_waiting(&mut self, id: Id, since: u16) {
+    /// A flow waits, and had so for some ticks when its idle time began; the longest of a host comes first.
+    pub(super) fn put_waiting(&mut self, id: Id, waited: u16) {
         if !self.slots[slot(id)].waiting {
-            self.wait(id, since);
+            self.wait(id, waited);
+        }
+    }
+
+    /// Another connection of the same ends: nobody has waited for an answer of it yet.
+    #[inline]
+    pub(super) fn begin_again(&mut self, id: Id) {
+        if self.slots[slot(id)].waiting {
+            self.stop_waiting(id);
         }
     }
 
@@ -320,6 +331,9 @@ impl<K: InsideKey> Flows<K> {
             self.slots[slot(id)].since = since;
             return;
         }
+        let flow = &mut self.slots[slot(id)];
+        let more = u16::try_from(since.saturating_sub(flow.since)).unwrap_or(u16::MAX);
+        flow.waited = flow.waited.saturating_add(more);
         self.move_to(id, idle, since);
     }
 
@@ -364,22 +378,22 @@ impl<K: InsideKey> Flows<K> {
         (flow.tcp, flow.marks)
     }
 
-    /// `waiting`: nobody has answered it.
+    /// `waiting`: nobody has answered it; if somebody had, then its idle time begins now.
     #[inline]
-    pub(super) fn set_tcp(&mut self, id: Id, tcp: TcpState, marks: Marks, waiting: bool, now: Tick) {
+    pub(super) fn set_tcp(&mut self, id: Id, tcp: TcpState, marks: Marks, waiting: bool) {
         let flow = &mut self.slots[slot(id)];
         flow.tcp = tcp;
         flow.marks = marks;
         let waiting = waiting && flow.idle != Idle::Held;
         if flow.waiting != waiting {
-            self.set_waiting(id, waiting, now);
+            self.set_waiting(id, waiting);
         }
     }
 
     #[cold]
-    fn set_waiting(&mut self, id: Id, waiting: bool, now: Tick) {
+    fn set_waiting(&mut self, id: Id, waiting: bool) {
         if waiting {
-            self.wait(id, now.low());
+            self.wait(id, 0);
         } else {
             self.stop_waiting(id);
         }
@@ -403,7 +417,7 @@ impl<K: InsideKey> Flows<K> {
 
     /// Flows that have waited since before `limit` ticks, the longest first, of the inside host with most of them.
     pub(super) fn waiting_longest(&self, now: Tick, limit: Ticks) -> impl Iterator<Item = (Id, &Flow<K>)> {
-        let waited = move |flow: &Flow<K>| now.since_low(flow.waiting_since) >= limit;
+        let waited = move |flow: &Flow<K>| self.has_waited(flow, now, limit);
         let mut most = (0, None);
         for host in &self.hosts {
             if host.count > most.0 && host.oldest.is_some_and(|id| waited(&self.slots[slot(id)])) {
@@ -413,15 +427,15 @@ impl<K: InsideKey> Flows<K> {
         self.chain(most.1, |flow| flow.beside_newer).take_while(move |(_, flow)| waited(flow))
     }
 
-    /// Flows that nobody has answered and the low bits of the tick since when, the longest of a host first.
+    /// Flows that nobody has answered and the ticks before their idle time began, the longest of a host first.
     pub(super) fn waiting(&self) -> impl Iterator<Item = (&Flow<K>, u16)> {
         let of_host = |host: &Beside| self.chain(host.oldest, |flow| flow.beside_newer);
-        self.hosts.iter().flat_map(of_host).map(|(_, flow)| (flow, flow.waiting_since))
+        self.hosts.iter().flat_map(of_host).map(|(_, flow)| (flow, flow.waited))
     }
 
     /// Whether a flow has waited for so long.
     pub(super) fn has_waited(&self, flow: &Flow<K>, now: Tick, limit: Ticks) -> bool {
-        flow.waiting && now.since_low(flow.waiting_since) >= limit
+        flow.waiting && now.waited(self.since(flow), flow.waited) >= limit
     }
 
     fn chain(&self, first: Option<Id>, next: fn(&Flow<K>) -> Option<Id>) -> impl Iterator<Item = (Id, &Flow<K>)> {
@@ -502,10 +516,10 @@ impl<K: InsideKey> Flows<K> {
         self.hash.hash(&at_port(0, remote)) as usize & (self.closed.len() - 1)
     }
 
-    fn wait(&mut self, id: Id, since: u16) {
+    fn wait(&mut self, id: Id, waited: u16) {
         let flow = &mut self.slots[slot(id)];
         flow.waiting = true;
-        flow.waiting_since = since;
+        flow.waited = waited;
         let host = self.host_bucket(id);
         append_beside(&mut self.slots, &mut self.hosts[host], id);
     }

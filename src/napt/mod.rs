@@ -5,6 +5,8 @@
 //! endpoints share ports towards different destinations (RFC 7857 §3), and nobody who has a port of its own loses it.
 //! State is a flow's, made by outbound packets alone. Nothing is allocated after `new`.
 
+#[cfg(debug_assertions)]
+mod audit;
 mod change;
 mod clock;
 mod counts;
@@ -257,15 +259,13 @@ impl<K: InsideKey> Napt<K> {
                 Some(flow) => (id, table.flows.is_expired(flow, Tick::reached(now))),
                 None => return,
             },
-            Proposed::New(choice) => {
-                match table.insert(proposal.inside, proposal.remote, choice, Tick::starting(now)) {
-                    Some(id) => {
-                        self.draws.advance();
-                        (id, true)
-                    }
-                    None => return,
+            Proposed::New(choice) => match table.insert(proposal.inside, proposal.remote, choice, now) {
+                Some(id) => {
+                    self.draws.advance();
+                    (id, true)
                 }
-            }
+                None => return,
+            },
             Proposed::Admitted => return,
         };
         table.outbound(id, segment, fresh, Tick::starting(now));

@@ -207,7 +207,7 @@ impl<K: InsideKey> Napt<K> {
         let Choice { index, .. } = choice;
         let table = &mut self.tables[want.protocol as usize];
         let port = table.ports.port(index).ok_or(Denied::NoResources)?;
-        let id = table.insert(want.inside, remote, choice, Tick::starting(now)).ok_or(Denied::NoResources)?;
+        let id = table.insert(want.inside, remote, choice, now).ok_or(Denied::NoResources)?;
         self.draws.advance();
         Ok((id, port))
     }

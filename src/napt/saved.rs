@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::change::ORDER;
 use super::clock::Tick;
-use super::explicit::{Allowed, Map, Origin, Peer, deadline};
+use super::explicit::{Allowed, Map, Origin, Peer};
 use super::flow::{Flow, Was};
 use super::ports::Use;
 use super::requests::MOST;
@@ -13,10 +13,8 @@ use super::table::Table;
 use super::tcp::{Marks, TcpState};
 use super::{Inside, InsideKey, Napt, Protocol, Remote};
 
-/// How long at most a flow is said to have waited; what gives way has waited ten seconds.
-const WAITED: Duration = Duration::from_secs(3600);
-
-/// How long at most a flow is said to have idled: a week, longer than which none does unless a host has asked for it.
+/// How long at most a flow is said to have idled or waited: a week, longer than which none idles unless a host has asked
+/// for it.
 const IDLE: Duration = Duration::from_secs(604_800);
 
 /// A flow as it was when it was saved.
@@ -97,10 +95,10 @@ pub struct Restored {
 impl<K: InsideKey> Napt<K> {
     /// Shows every flow that has not expired by `now`.
     pub fn save(&self, now: Duration, each: &mut dyn FnMut(&SavedFlow<K>)) {
-        let now = Tick::reached(now);
         for table in &self.tables {
             for idle in ORDER {
-                let live = table.flows.idling(idle).filter(|(_, flow)| !table.flows.is_expired(flow, now));
+                let lives = |flow: &Flow<K>| !table.flows.is_expired(flow, Tick::reached(now));
+                let live = table.flows.idling(idle).filter(|(_, flow)| lives(flow));
                 live.for_each(|(_, flow)| each(&table.saved(flow, now)));
             }
         }
@@ -108,7 +106,7 @@ impl<K: InsideKey> Napt<K> {
 
     /// What hosts have asked for and has not expired by `now`.
     pub fn save_mappings(&self, now: Duration) -> Vec<SavedMapping<K>> {
-        let left = |until: Tick| until.from(Tick::reached(now));
+        let left = |until: Tick| until.time().saturating_sub(now);
         let maps = self.explicit.maps.iter().filter_map(|(&(protocol, port), map)| {
             let Map { inside, origin, until, ref allowed } = *map;
             let (lifetime, allowed) = (left(until?), allowed.clone());
@@ -155,7 +153,7 @@ impl<K: InsideKey> Napt<K> {
             let Some(left) = left(mapping) else { continue };
             let table = &mut self.tables[protocol as usize];
             if table.ports.of_inside(&inside).is_none() && port > 0 && table.pin_unnoted(port, inside) {
-                let until = Some(deadline(clock, left));
+                let until = Some(Tick::starting(clock + left));
                 self.explicit.set_map(protocol, port, Map { inside, origin, until, allowed: allowed.clone() });
                 restored.mappings += 1;
             }
@@ -181,16 +179,18 @@ impl<K: InsideKey> Napt<K> {
                 restored.refused += 1;
             }
         }
-        flows.sort_unstable_by_key(|flow| Reverse(flow.waited));
+        // What idles waits at least as long.
+        let waited = |flow: &SavedFlow<K>| flow.waited.unwrap_or_default().max(flow.idle);
+        flows.sort_unstable_by_key(|flow| Reverse(waited(flow)));
         for flow in flows.iter() {
             let table = &mut self.tables[flow.protocol as usize];
-            let waited = flow.waited.unwrap_or_default().saturating_add(away).min(WAITED);
             if let Some(remote) = flow.remote
                 && let Some((id, found)) = table.flows.between(&flow.inside, remote)
                 && found.port == flow.port
                 && table.waits(found.tcp)
             {
-                table.flows.put_waiting(id, Tick::starting(clock.saturating_sub(waited)).low());
+                let before = begin(flow.idle).since(begin(waited(flow)));
+                table.flows.put_waiting(id, u16::try_from(before).unwrap_or(u16::MAX));
             }
         }
         for mapping in of_kind(true) {
@@ -202,7 +202,7 @@ impl<K: InsideKey> Napt<K> {
                 && !flows.is_held(flow)
             {
                 flows.hold(id);
-                let until = deadline(clock, left);
+                let until = Tick::starting(clock + left);
                 self.explicit.set_peer(protocol, id, Peer { inside, remote, port, origin, until });
                 restored.mappings += 1;
             }
@@ -228,7 +228,7 @@ impl<K: InsideKey> SavedFlow<K> {
 }
 
 impl<K: InsideKey> Table<K> {
-    fn saved(&self, flow: &Flow<K>, now: Tick) -> SavedFlow<K> {
+    fn saved(&self, flow: &Flow<K>, now: Duration) -> SavedFlow<K> {
         let echo = self.protocol == Protocol::Icmp;
         SavedFlow {
             protocol: self.protocol,
@@ -237,8 +237,8 @@ impl<K: InsideKey> Table<K> {
             remote: (!echo).then_some(flow.remote),
             shared: self.index(flow).is_some_and(|index| self.ports.used(index) == Use::Shared),
             state: SavedState { tcp: flow.tcp, marks: flow.marks },
-            idle: now.from(self.flows.since(flow)).min(IDLE),
-            waited: self.flows.waited(flow, now),
+            idle: now.saturating_sub(self.flows.since(flow).time()).min(IDLE),
+            waited: self.flows.waited(flow, now).map(|waited| waited.min(IDLE)),
         }
     }
 }

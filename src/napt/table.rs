@@ -2,6 +2,7 @@
 //!
 //! A whole address costs 1.5 MB a protocol beside its flows, a set of 252 ports 6 KB.
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
 use super::clock::{Tick, Ticks};
 use super::counts::{Counts, to_address, to_remote};
@@ -39,7 +40,7 @@ pub(super) struct Table<K> {
     pub(super) threshold: Option<u8>,
     pub(super) sharing: Vec<u16>,
     pub(super) filter: Filter,
-    permits: Counts,
+    pub(super) permits: Counts,
     /// Flows on shared ports by remote endpoint.
     pub(super) sharers: Counts,
     pub(super) log: Log<K>,
@@ -98,11 +99,11 @@ impl<K: InsideKey> Table<K> {
     }
 
     /// A new flow as chosen. `None`, and nothing changed, where the choice is no longer good.
-    pub(super) fn insert(&mut self, inside: K, remote: Remote, choice: Choice, since: Tick) -> Option<Id> {
+    pub(super) fn insert(&mut self, inside: K, remote: Remote, choice: Choice, now: Duration) -> Option<Id> {
         if choice.version != self.version {
             return None;
         }
-        self.log.now = since;
+        self.log.now = Tick::reached(now);
         if let Some(victim) = choice.victim {
             self.end(victim, Why::GaveWay);
             self.log.gave_way += 1;
@@ -113,7 +114,7 @@ impl<K: InsideKey> Table<K> {
         if !self.ports.add_flow(choice.index, used) {
             return None;
         }
-        let Some(id) = self.flows.insert(inside, remote, port, since) else {
+        let Some(id) = self.flows.insert(inside, remote, port, Tick::starting(now)) else {
             self.ports.remove_flow(choice.index);
             return None;
         };
@@ -158,6 +159,9 @@ impl<K: InsideKey> Table<K> {
     /// What a packet from the home does to a flow; `fresh`: it is new, or had expired.
     #[inline]
     pub(super) fn outbound(&mut self, id: Id, segment: Option<&Segment>, fresh: bool, since: Tick) {
+        if fresh {
+            self.flows.begin_again(id);
+        }
         let (before, mut marks) = if fresh { Default::default() } else { self.flows.tcp(id) };
         match (self.protocol, segment) {
             (Protocol::Tcp, Some(segment)) => {
@@ -166,15 +170,15 @@ impl<K: InsideKey> Table<K> {
                 if fresh || !segment.flags.rst || after.idle() != before.idle() {
                     self.flows.refresh(id, after.idle(), since);
                 }
-                self.flows.set_tcp(id, after, marks, is_half_open(after), since);
+                self.flows.set_tcp(id, after, marks, is_half_open(after));
             }
             (Protocol::Tcp, None) => {
                 self.flows.refresh(id, before.idle(), since);
-                self.flows.set_tcp(id, before, marks, is_half_open(before), since);
+                self.flows.set_tcp(id, before, marks, is_half_open(before));
             }
             (Protocol::Udp, _) => {
                 self.flows.refresh(id, TcpState::default().idle(), since);
-                self.flows.set_tcp(id, before, marks, before != TcpState::ANSWERED, since);
+                self.flows.set_tcp(id, before, marks, before != TcpState::ANSWERED);
             }
             (Protocol::Icmp, _) => self.flows.refresh(id, TcpState::default().idle(), since),
         }
@@ -191,11 +195,11 @@ impl<K: InsideKey> Table<K> {
                 if after.is_established() && !segment.flags.rst || after.idle() != before.idle() {
                     self.flows.refresh(id, after.idle(), since);
                 }
-                self.flows.set_tcp(id, after, marks, is_half_open(after), since);
+                self.flows.set_tcp(id, after, marks, is_half_open(after));
             }
             (Protocol::Tcp, None) if before.is_established() => self.flows.refresh(id, before.idle(), since),
             (Protocol::Udp, _) if before != TcpState::ANSWERED => {
-                self.flows.set_tcp(id, TcpState::ANSWERED, Marks::default(), false, since);
+                self.flows.set_tcp(id, TcpState::ANSWERED, Marks::default(), false);
             }
             _ => {}
         }
@@ -274,10 +278,19 @@ impl<K: InsideKey> Table<K> {
         }
     }
 
+    /// Leaves a flow that was held to its idle time, which starts afresh; `false` where that is over.
+    pub(super) fn release(&mut self, id: Id, since: Tick) -> bool {
+        let lives = self.flows.release(id, since);
+        if self.waits(self.flows.tcp(id).0) {
+            self.flows.put_waiting(id, 0);
+        }
+        lives
+    }
+
     /// Keeps a flow whatever its idle time; one that is over begins anew.
     pub(super) fn hold(&mut self, id: Id, now: Tick) {
         if self.flows.get(id).is_some_and(|flow| self.flows.is_expired(flow, now)) {
-            self.flows.set_tcp(id, TcpState::default(), Marks::default(), false, now);
+            self.flows.set_tcp(id, TcpState::default(), Marks::default(), false);
         }
         self.flows.hold(id);
     }

@@ -8,19 +8,19 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrIn, recvmmsg, sendmmsg, setsockopt, sockopt};
+use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrIn, SockaddrStorage, recvmmsg, sendmmsg, setsockopt, sockopt};
 
 use super::LabError;
 use super::netns::Netns;
 
 /// Datagrams for one system call.
-const BATCH: usize = 64;
+pub const BATCH: usize = 64;
 /// UDP payload in octets.
 pub const PAYLOAD: usize = 64;
 const PORT: u16 = 7001;
 /// How long the receiver sleeps when there is nothing. A receiver that blocks is woken for each packet, which in a
 /// virtual machine costs more than the packet's whole way.
-pub const NAP: Duration = Duration::from_micros(200);
+const NAP: Duration = Duration::from_micros(200);
 
 /// Datagrams a second.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -91,9 +91,10 @@ fn send_until(socket: &UdpSocket, done: &AtomicBool, sent: &AtomicU64) -> Result
     Ok(())
 }
 
-fn receive_until(socket: &UdpSocket, done: &AtomicBool, received: &AtomicU64) -> Result<(), Errno> {
+/// Counts what comes to a socket of either family.
+pub fn receive_until(socket: &UdpSocket, done: &AtomicBool, received: &AtomicU64) -> Result<(), Errno> {
     let mut room = vec![[0; PAYLOAD]; BATCH];
-    let mut headers = MultiHeaders::<SockaddrIn>::preallocate(BATCH, None);
+    let mut headers = MultiHeaders::<SockaddrStorage>::preallocate(BATCH, None);
     while !done.load(Ordering::Relaxed) {
         let mut slices: Vec<[IoSliceMut<'_>; 1]> = room.iter_mut().map(|one| [IoSliceMut::new(one)]).collect();
         match recvmmsg(socket.as_raw_fd(), &mut headers, &mut slices, MsgFlags::MSG_DONTWAIT, None) {

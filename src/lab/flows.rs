@@ -1,6 +1,6 @@
 //! Small packets of many flows, each packet of another one: what finding a flow costs a router among ever more of them.
 
-use std::io::{IoSlice, IoSliceMut};
+use std::io::IoSlice;
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
@@ -8,10 +8,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrIn, SockaddrStorage, recvmmsg, sendmmsg, setsockopt, sockopt};
+use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrIn, sendmmsg, setsockopt, sockopt};
 
 use super::LabError;
-use super::blast::{NAP, PAYLOAD};
+use super::blast::{BATCH, PAYLOAD, receive_until};
 use super::netns::Netns;
 
 /// How many flows there are, by powers of two.
@@ -20,8 +20,6 @@ pub const COUNTS: [u32; 3] = [1 << 10, 1 << 17, 1 << 20];
 pub const PREFIX: &str = "10.128.0.0/12";
 const FIRST: u32 = 0x0a80_0000;
 const PORT: u16 = 7003;
-/// Datagrams for one system call.
-const BATCH: usize = 64;
 /// To have seen each flow at least once, whatever was lost on the way.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -98,21 +96,6 @@ fn send_until(socket: &UdpSocket, count: u32, done: &AtomicBool) -> Result<(), E
         }
         match sendmmsg(socket.as_raw_fd(), &mut headers, &slices, to, [], MsgFlags::empty()) {
             Ok(_) | Err(Errno::ENOBUFS | Errno::EAGAIN | Errno::EINTR | Errno::ECONNREFUSED) => {}
-            Err(e) => return Err(e),
-        }
-    }
-    Ok(())
-}
-
-fn receive_until(socket: &UdpSocket, done: &AtomicBool, received: &AtomicU64) -> Result<(), Errno> {
-    let mut room = vec![[0; PAYLOAD]; BATCH];
-    let mut headers = MultiHeaders::<SockaddrStorage>::preallocate(BATCH, None);
-    while !done.load(Ordering::Relaxed) {
-        let mut slices: Vec<[IoSliceMut<'_>; 1]> = room.iter_mut().map(|one| [IoSliceMut::new(one)]).collect();
-        match recvmmsg(socket.as_raw_fd(), &mut headers, &mut slices, MsgFlags::MSG_DONTWAIT, None) {
-            Ok(results) => drop(received.fetch_add(results.count() as u64, Ordering::Relaxed)),
-            Err(Errno::EAGAIN) => std::thread::sleep(NAP),
-            Err(Errno::EINTR) => {}
             Err(e) => return Err(e),
         }
     }

@@ -15,6 +15,8 @@ const ACK: Segment =
     Segment { flags: TcpFlags { syn: false, ack: true, fin: false, rst: false }, seq: 9000, ack: 5000, len: 1400 };
 const SYN: Segment =
     Segment { flags: TcpFlags { syn: true, ack: false, fin: false, rst: false }, seq: 9000, ack: 0, len: 0 };
+const REFUSAL: Segment =
+    Segment { flags: TcpFlags { syn: false, ack: true, fin: false, rst: true }, seq: 0, ack: 9001, len: 0 };
 const SERVER: Remote = Remote { addr: Ipv4Addr::new(10, 2, 3, 4), port: 443 };
 
 fn inside(n: usize) -> Inside {
@@ -132,7 +134,8 @@ fn churn(c: &mut Criterion) {
     group.finish();
 }
 
-/// A new TCP flow where none fits, in place of one that a minute of silence has made the oldest unanswered.
+/// A new TCP flow where none fits: in place of one that a minute of silence has made the oldest unanswered, and in place
+/// of a closed one, with its refusal.
 fn scarce(c: &mut Criterion) {
     let mut group = c.benchmark_group("napt/new-when-scarce");
     group.throughput(Throughput::Elements(1));
@@ -147,6 +150,20 @@ fn scarce(c: &mut Criterion) {
     (0..1000).for_each(|_| step(&mut napt));
     assert_eq!(napt.flows(Protocol::Tcp), 252);
     group.bench_function("252-port-set", |b| b.iter(|| step(&mut napt)));
+    let mut napt = Napt::new(ADDR, set_252(), &NaptParams::default(), 99);
+    let (mut now, mut n) = (START, 0);
+    // 252 to each of 100 servers; those that give way were refused two and a half seconds ago.
+    let mut step = |napt: &mut Napt<Inside>| {
+        n = (n + 1) % 1_000_000;
+        now += Duration::from_micros(100);
+        let proposal = napt.propose_outbound(Protocol::Tcp, inside(n), server(n), now).unwrap();
+        napt.commit_outbound(proposal, Some(&SYN), now);
+        let refusal = napt.propose_inbound(Protocol::Tcp, proposal.outside, server(n), now).unwrap();
+        napt.commit_inbound(refusal, Some(&REFUSAL), now);
+    };
+    (0..100_000).for_each(|_| step(&mut napt));
+    assert_eq!((napt.flows(Protocol::Tcp), napt.shared_ports(Protocol::Tcp)), (25_200, 252));
+    group.bench_function("252-port-set-closed", |b| b.iter(|| step(&mut napt)));
     group.finish();
 }
 

@@ -227,13 +227,38 @@ fn idle(protocol: Protocol, phase: Phase) -> Duration {
 
 #[derive(Clone, Debug)]
 enum Step {
-    Out { protocol: Protocol, host: u8, to: usize, flags: TcpFlags, commit: bool },
-    In { protocol: Protocol, port: u16, from: usize, flags: TcpFlags, forged: bool, commit: bool },
-    Error { protocol: Protocol, host: u8, to: usize },
-    Wait { millis: u64 },
+    Out {
+        protocol: Protocol,
+        host: u8,
+        to: usize,
+        flags: TcpFlags,
+        commit: bool,
+    },
+    In {
+        protocol: Protocol,
+        port: u16,
+        from: usize,
+        flags: TcpFlags,
+        forged: bool,
+        commit: bool,
+    },
+    Error {
+        protocol: Protocol,
+        host: u8,
+        to: usize,
+    },
+    Wait {
+        millis: u64,
+    },
+    /// Time goes by and nobody sweeps.
+    Lag {
+        millis: u64,
+    },
     Forwards(Vec<(Protocol, u16, u8)>),
     Move(u32, Vec<(Protocol, u16, u8)>),
-    Restart { millis: u64 },
+    Restart {
+        millis: u64,
+    },
 }
 
 fn protocol() -> impl Strategy<Value = Protocol> {
@@ -266,6 +291,7 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (0..7_500u64).prop_map(|millis| Step::Wait { millis }),
         1 => (0..300u64).prop_map(|quarters| Step::Wait { millis: 250 * quarters }),
         1 => (0..75_000u64).prop_map(|millis| Step::Wait { millis }),
+        1 => (0..25_000u64).prop_map(|millis| Step::Lag { millis }),
         1 => forwards().prop_map(Step::Forwards),
         1 => (0..25_000u64).prop_map(|millis| Step::Restart { millis }),
         1 => (0..3u32, forwards()).prop_map(|(room, forwards)| Step::Move(room, forwards)),
@@ -310,6 +336,13 @@ impl Numbers {
     }
 }
 
+fn sweep(napt: &mut Napt<Inside>, model: &mut Model, now: Duration) {
+    while napt.poll_timeout().is_some_and(|at| at <= now) {
+        napt.handle_timeout(now);
+    }
+    model.flows.retain(|f| f.ends > now);
+}
+
 fn run(steps: &[Step], filters: [Filter; 2], seed: u64) -> Result<(), TestCaseError> {
     let (set, all) = few_ports();
     let filtering = Filtering { tcp: Some(filters[0]), udp: Some(filters[1]) };
@@ -322,6 +355,9 @@ fn run(steps: &[Step], filters: [Filter; 2], seed: u64) -> Result<(), TestCaseEr
     let mut numbers = Numbers::default();
     let mut now = Duration::from_secs(1000);
     for step in steps {
+        if !matches!(step, Step::Out { .. } | Step::Lag { .. }) {
+            sweep(&mut napt, &mut model, now);
+        }
         match *step {
             Step::Forwards(ref forwards) => {
                 let forwards: Vec<Forward> = forwards.iter().map(forward).collect();
@@ -373,8 +409,10 @@ fn run(steps: &[Step], filters: [Filter; 2], seed: u64) -> Result<(), TestCaseEr
                     let free = flows.is_empty() && model.forward(protocol, port).is_none();
                     free || !flows.is_empty() && shares && flows.iter().all(|f| f.shared && f.remote != remote)
                 };
+                let expired = model.of(protocol).any(|f| f.ends <= now && model.leaves(f, remote));
                 let Ok(proposal) = proposal else {
                     prop_assert_eq!(proposal, Err(Refusal::Exhausted));
+                    prop_assert!(!expired, "one has expired");
                     prop_assert_eq!(known, Vec::<u16>::new());
                     prop_assert!(!all.iter().any(|port| fits(*port)), "a port fits");
                     let over = model.of(protocol).find(|f| is_over(f, now) && model.leaves(f, remote));
@@ -393,14 +431,14 @@ fn run(steps: &[Step], filters: [Filter; 2], seed: u64) -> Result<(), TestCaseEr
                     [] if fits(port) => {}
                     [] => {
                         prop_assert!(!all.iter().any(|port| fits(*port)), "somebody loses {} for nothing", port);
-                        let found = model
-                            .on(protocol, port)
-                            .into_iter()
-                            .find(|f| model.leaves(f, remote) && (is_over(f, now) || is_unanswered(f, now)));
+                        let found = model.on(protocol, port).into_iter().find(|f| {
+                            model.leaves(f, remote) && (f.ends <= now || is_over(f, now) || is_unanswered(f, now))
+                        });
                         prop_assert!(found.is_some(), "{} is in use", port);
                         let found = found.unwrap();
                         let over = model.of(protocol).filter(|f| is_over(f, now) && model.leaves(f, remote));
                         match over.map(|f| f.since).min() {
+                            _ if expired => prop_assert!(found.ends <= now, "another has expired"),
                             Some(oldest) => prop_assert!(is_over(found, now) && found.since == oldest),
                             None => prop_assert!(is_unanswered(found, now)),
                         }
@@ -416,9 +454,9 @@ fn run(steps: &[Step], filters: [Filter; 2], seed: u64) -> Result<(), TestCaseEr
                     model.flows.retain(|f| (f.protocol, f.inside, f.remote) != (protocol, inside, remote));
                 }
                 let was = model.between(protocol, inside, remote).cloned();
-                let before = was.as_ref().map_or(NEW, |f| f.phase);
-                let phase = if protocol == Protocol::Tcp { home_sends(before, flags) } else { NEW };
-                let turned = was.is_none() || class(before) != class(phase);
+                let before = was.as_ref().filter(|f| f.ends > now).map(|f| f.phase);
+                let phase = if protocol == Protocol::Tcp { home_sends(before.unwrap_or(NEW), flags) } else { NEW };
+                let turned = before.is_none_or(|before| class(before) != class(phase));
                 let refreshes = protocol != Protocol::Tcp || !flags.rst || turned;
                 let new = Flow {
                     protocol,
@@ -503,11 +541,9 @@ fn run(steps: &[Step], filters: [Filter; 2], seed: u64) -> Result<(), TestCaseEr
             }
             Step::Wait { millis } => {
                 now += Duration::from_millis(millis);
-                while napt.poll_timeout().is_some_and(|at| at <= now) {
-                    napt.handle_timeout(now);
-                }
-                model.flows.retain(|f| f.ends > now);
+                sweep(&mut napt, &mut model, now);
             }
+            Step::Lag { millis } => now += Duration::from_millis(millis),
         }
         #[cfg(debug_assertions)]
         prop_assert_eq!(napt.audit(now), Ok(()));

@@ -648,6 +648,29 @@ fn both_protocols() {
     assert_eq!(without.ask(&[0, 0]).unwrap(), [&[2, 0x80, 0, 1, 0, 0, 7, 8][..], &[0; 16]].concat());
 }
 
+/// RFC 6887 §11.3, §12.3: at whatever moment of the NAPT's clock, what is told lasts, and not for long after.
+#[test]
+fn a_lifetime_is_kept_whenever_it_begins() {
+    let to = Remote { addr: PEER, port: 444 };
+    for micros in [0, 1, 100_000, 249_999, 250_000, 999_999] {
+        for request in [plain(TCP, 9000, 600), peer(NONCE, TCP, 9000, ANY, (PEER, 444))] {
+            let mut server = Server::new();
+            server.now += Duration::from_micros(micros);
+            let (port, lifetime) = server.granted(&request);
+            assert_eq!(lifetime, 600);
+            for wait in [100_000_001, 599_999_999, 599_999_999] {
+                server.now += Duration::from_micros(wait);
+                server.wait(0);
+                assert_eq!(server.inbound(Protocol::Tcp, port, to), Ok(inside(9000)), "{micros} and {wait}");
+                assert_eq!(server.granted(&request), (port, 600), "{micros} and {wait}");
+            }
+            server.now += Duration::from_millis(600_500);
+            server.wait(0);
+            assert_eq!((server.mappings().len(), server.napt.ports_in_use(Protocol::Tcp)), (0, 0));
+        }
+    }
+}
+
 /// RFC 6887 §14.1.3, RFC 6886 §3.2.1: ten times, the first at once, the second after 250 ms, then twice as long each.
 #[test]
 fn announcements() {

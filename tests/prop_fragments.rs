@@ -353,7 +353,7 @@ proptest! {
                 What::Later(_, octets, _) => {
                     if table.later(&piece, &vec![1; octets], now, &mut lost) == Later::Held { given += 1 }
                 }
-                What::Wait(ms) => { now += Duration::from_millis(ms); table.expire(now, &mut lost) }
+                What::Wait(us) => { now += Duration::from_micros(us); table.expire(now, &mut lost) }
             }
             back += lost.timeout.iter().chain(&lost.full).map(|(packets, _)| packets).sum::<u64>();
             let usage = table.usage();
@@ -401,7 +401,7 @@ fn act() -> impl Strategy<Value = Act> {
     let what = prop_oneof![
         3 => (ports, prop::bool::weighted(0.1)).prop_map(|(p, r)| What::First(p, r)),
         6 => (1..5u32, 1..1600usize, any::<bool>()).prop_map(|(o, n, m)| What::Later(o * 400, n, m)),
-        2 => (0..900u64).prop_map(What::Wait),
+        2 => (0..900_000u64).prop_map(What::Wait),
     ];
     let len = prop_oneof![9 => Just(400u32), 1 => Just(800)];
     (0..12u32, len, what).prop_map(|(key, len, what)| Act { key, len, what })
@@ -442,8 +442,8 @@ fn against_a_map(acts: &[Act]) -> Result<(), TestCaseError> {
     let mut out = PacketBuf::new();
     for act in acts {
         let piece = act.piece();
-        if let What::Wait(ms) = act.what {
-            now += Duration::from_millis(ms);
+        if let What::Wait(us) = act.what {
+            now += Duration::from_micros(us);
             table.expire(now, &mut lost);
             continue;
         }

@@ -62,7 +62,8 @@ impl<K: InsideKey> Table<K> {
         }
         let victim = self.port_victim(remote, shares, now);
         // Those at the heads of the lists may all be towards elsewhere: then a few ports by their flow to `remote`.
-        let victim = victim.or_else(|| if shares { self.over_on_shared(remote, draw, now) } else { None });
+        let victim =
+            victim.or_else(|| if shares && self.any_over(now) { self.over_on_shared(remote, draw, now) } else { None });
         let victim = victim.ok_or(Refusal::Exhausted)?;
         let index = self.flows.get(victim).and_then(|flow| self.index(flow)).ok_or(Refusal::Exhausted)?;
         let shared = self.ports.used(index) == Use::Shared && self.ports.flows(index) > 1 || shares;
@@ -102,6 +103,14 @@ impl<K: InsideKey> Table<K> {
     /// A shared port without a flow to this remote endpoint, out of a few.
     fn unused_shared(&self, remote: Remote, draw: u64) -> Option<PortIndex> {
         self.few_shared(draw).find(|index| self.is_unused(*index, remote))
+    }
+
+    /// Whether any flow is over at all: mostly none is while a flood is refused, and the walk over ports is spared.
+    fn any_over(&self, now: Tick) -> bool {
+        let waiting = || self.flows.waiting_longest(now, UNANSWERED).next().is_some();
+        self.flows.next_expired(now).is_some()
+            || self.closed(now).next().is_some()
+            || self.protocol == Protocol::Tcp && waiting()
     }
 
     /// A flow to this remote endpoint that is over, on one of a few shared ports.

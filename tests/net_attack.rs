@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use io_support::{Namespace, wait_for};
 use net_support::packets::{MF, Sender, TCP, UDP, ipv4, syn, udp};
-use net_support::{SERVER, SHARED, World, again, batch, connect_as, ready, tcp_both_ways};
+use net_support::{SERVER, SHARED, World, again, batch, connect_as, ready, run, tcp_both_ways};
 
 /// The host that attacks: the second one of home 1.
 const ATTACKER: &str = "192.168.101.2";
@@ -163,5 +163,56 @@ fn a_home_under_attack_goes_on() {
     let at_br = at_br.counters();
     assert!(at_br.get("port-excluded")[0] >= 2 * 1024, "{at_br:?}");
     at_br.balance();
+    world.nothing_refused();
+}
+
+/// The fenced block of docs/operations.md that begins with this line.
+fn documented(first: &str) -> String {
+    let text = include_str!("../docs/operations.md");
+    let begin = text.find(&format!("\n{first}\n")).unwrap_or_else(|| panic!("no `{first}`")) + 1;
+    let length = text[begin..].find("\n```").unwrap();
+    text[begin..begin + length + 1].to_owned()
+}
+
+/// What operators are told to do about a host that takes all ports, word for word.
+#[test]
+fn a_limit_on_syns_leaves_ports_to_others() {
+    if !ready(&["ip", "nft"]) {
+        return;
+    }
+    let world = World::napt("guard", &[SHARED], "", false);
+    let attacker = world.second_host(SHARED);
+    batch(&world.br, &format!("route add 198.19.0.0/16 via {SERVER}\n"));
+    batch(&world.server, "route add blackhole 198.19.0.0/16\n");
+    let site = world.site(SHARED);
+    let daemon = site.daemon.as_ref().unwrap();
+    let rules = world.files.write("guard.nft", &documented("# /etc/nftables.d/mapt-guard.nft"));
+    // It can be read again while it is in force.
+    (0..2).for_each(|_| _ = run(&site.ce, "nft", &format!("-f {}", rules.display())));
+    let to_one = |host: &'static str, n: u32| {
+        let port = 1024 + (mix(n) % 60_000) as u16;
+        ipv4(host, SILENT, TCP, n as u16, 0, &syn(host, SILENT, (port, 80), mix(n)))
+    };
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let _end = End(&done);
+        scope.spawn(|| flood(&attacker, 1500, &done, |n| to_one(ATTACKER, n)));
+        let stopped = || {
+            let shown = run(&site.ce, "nft", "list chain inet mapt_guard syns");
+            let counts =
+                shown.split("counter packets ").skip(1).filter_map(|rest| rest.split(' ').next()?.parse::<u64>().ok());
+            counts.sum::<u64>()
+        };
+        wait_for("the guard to stop ten times the ports", || stopped() > 2520);
+        let before = daemon.counters().get("forwarded")[0];
+        let other = Sender::new(world.host(SHARED));
+        (0..40).for_each(|n| other.send(&to_one(SHARED.host, n)));
+        wait_for("another host's SYNs to go", || daemon.counters().get("forwarded")[0] >= before + 40);
+        assert_eq!(daemon.counters().get("napt-exhausted"), [0, 0]);
+        // It was the guard.
+        run(&site.ce, "nft", "delete table inet mapt_guard");
+        wait_for("the flood to use up what it can", || daemon.counters().get("napt-exhausted")[0] > 0);
+        done.store(true, Ordering::Relaxed);
+    });
     world.nothing_refused();
 }

@@ -473,11 +473,125 @@ fn ce_seeds() -> Vec<(String, Vec<u8>)> {
             add(format!("fragments-{n}-{choice}"), choice, steps);
         }
     }
+    seeds.extend(home_seeds());
+    let mut add =
+        |name: String, choice: u8, steps: Vec<Vec<u8>>| seeds.push((name, [vec![choice], steps.concat()].concat()));
     // From the BR and from a neighbour, with nothing open.
     for (kind, packet) in kinds6("2001:db8:ffff:0:cb:71:500:0", 443, "2001:db8:12:3400:0:c000:212:34") {
         add(format!("in-{kind}"), 0, vec![step(0, &packet)]);
     }
     seeds
+}
+
+/// Whole lives of homes in the steps of `bodies/ce.rs`.
+fn home_seeds() -> Vec<(String, Vec<u8>)> {
+    const RECORDED: u8 = 0x40;
+    let exchange = |octets: [u8; 6]| step(0x20, &octets);
+    let event = |which: u8, data: &[u8]| step(which << 2 | 3, data);
+    let [millis, until, late, forwards, setting, restart, ask] =
+        [1, 2, 3, 4, 5, 6, 7].map(|which| move |data: &[u8]| event(which, data));
+    let (tcp_out, tcp_in, udp_out, udp_in, echo_out, echo_in) = (0, 4, 2, 6, 3, 7);
+    let (syn, syn_ack, ack, fin, rst) = (2, 0x12, 0x10, 0x11, 4);
+    let open = |who: u8, to: u8| {
+        [exchange([tcp_out, who, to, syn, 0, 0]), exchange([tcp_in, who, to, syn_ack, 0, 0])].concat()
+    };
+    let opened = |who: u8, to: u8| [open(who, to), exchange([tcp_out, who, to, ack, 0, 0])].concat();
+    let close =
+        |who: u8, to: u8| [exchange([tcp_out, who, to, fin, 0, 0]), exchange([tcp_in, who, to, fin, 0, 0])].concat();
+    let many = |kind: u8, who: u8, to: u8| exchange([kind, who, to, syn, 0, 15]);
+    let mut seeds = Vec::new();
+    for home in (0..14).chain([200, 201]) {
+        let begin = setting(&[RECORDED, home, 0, home, home % 4]);
+        let life = [
+            begin.clone(),
+            opened(0, 0),
+            millis(&[1, 77]),
+            exchange([udp_out, 1, 1, 0, 0, 2]),
+            exchange([udp_in, 1, 1, 0, 0, 0]),
+            exchange([echo_out, 2, 0, 0, 0, 0]),
+            exchange([echo_in, 2, 0, 0, 0, 0]),
+            many(tcp_out, 3, 0),
+            late(&[0x27, 0x11]),
+            many(tcp_out, 4, 0),
+            exchange([tcp_in | 32, 0, 2, syn, 5, 3]),
+            close(0, 0),
+            millis(&[0x17, 0x71]),
+            many(tcp_out, 5, 0),
+            many(udp_out, 6, 4),
+            restart(&[3, 0x21]),
+            many(tcp_out, 7, 1),
+            until(&[1]),
+            until(&[0]),
+            step(2, &[3, 0, 0, 0, 0, 0]),
+        ];
+        seeds.push((format!("home-{home}"), life.to_vec()));
+        let hosts = [
+            begin,
+            ask(&[0, 0, 30, 2, 0]),
+            ask(&[0x47, 9, 30, 3, 0]),
+            opened(0, 0),
+            forwards(&[0, 1, 8, 2, 2, 9, 3, 3, 2]),
+            exchange([tcp_in | 32, 0, 0, syn, 1, 0]),
+            // To itself, by its outside address, and back.
+            exchange([tcp_out | 64, 1, 0, syn, 0, 0]),
+            step(33, &[]),
+            setting(&[RECORDED, home, 0x23, 1, 3, 0, 1, 0]),
+            millis(&[0x61, 0xa9]),
+            restart(&[0, 0]),
+            forwards(&[]),
+            many(tcp_out, 0, 0),
+            setting(&[RECORDED, home + 1, 8, 2, 0]),
+            until(&[3]),
+        ];
+        seeds.push((format!("hosts-{home}"), hosts.to_vec()));
+    }
+    for threshold in 0..8 {
+        for (name, flows) in [("many", 4), ("few", 1)] {
+            let scarce = [
+                setting(&[RECORDED, 1, flows << 3 | threshold, 1, 0]),
+                opened(0, 0),
+                many(tcp_out, 1, 0),
+                late(&[0x26, 0xde]),
+                many(tcp_out, 2, 0),
+                many(tcp_out, 2, 1),
+                late(&[0x4e, 0x21]),
+                // Those that have expired begin anew.
+                many(tcp_out, 1, 0),
+                late(&[0, 99]),
+                many(tcp_out, 3, 0),
+                exchange([tcp_in, 0, 0, ack, 0, 0]),
+                exchange([tcp_out, 0, 0, rst, 0, 0]),
+                late(&[4, 0]),
+                many(tcp_out, 4, 0),
+                many(udp_out, 1, 1),
+                exchange([udp_in, 1, 1, 0, 0, 5]),
+                late(&[0x27, 0x11]),
+                many(udp_out, 2, 1),
+                many(udp_out, 2, 5),
+            ];
+            seeds.push((format!("scarce-{name}-{threshold}"), scarce.to_vec()));
+        }
+    }
+    // Other ports of the same address: all of before and more, half of them, none.
+    for (n, homes) in [[1, 8, 1], [8, 9, 1], [9, 8, 9]].into_iter().enumerate() {
+        let all = |to: u8| [many(tcp_out, 1, to), many(udp_out, 2, to), many(echo_out, 3, to), opened(0, to)].concat();
+        let moves = homes.map(|home| [setting(&[RECORDED, home, 33, 1, 0]), all(0), late(&[0, 77]), all(1)].concat());
+        seeds.push((format!("moves-{n}"), moves.to_vec()));
+    }
+    for (n, kinds) in [[8, 24, 16], [24, 16, 8], [16, 8, 24], [8, 8, 16]].into_iter().enumerate() {
+        for protocol in [0, 2] {
+            let pieces = |kind: u8| exchange([kind | protocol, 0, 0, syn, 9, 0]);
+            let steps = [
+                exchange([protocol, 0, 0, syn, 0, 0]),
+                kinds.map(pieces).concat(),
+                kinds.map(|kind| pieces(kind | 4)).concat(),
+                millis(&[7, 0xd1]),
+                kinds.map(pieces).concat(),
+            ];
+            seeds.push((format!("pieces-{n}-{protocol}"), steps.to_vec()));
+        }
+    }
+    seeds.into_iter().map(|(name, steps)| (name, [vec![RECORDED], steps.concat()].concat())).collect()
 }
 
 fn pair_seeds() -> Vec<(String, Vec<u8>)> {

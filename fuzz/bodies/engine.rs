@@ -9,15 +9,14 @@
 //! what & 8   lengths and checksums are mended, so that a change of the data reaches beyond the first check
 //! what & 16  two octets before the data say how many octets of zero follow the packet
 //! ```
+//! `ce.rs` has more steps for a CE, in the bits above.
 
 use std::time::Duration;
 
 use mapt::br::{Br, BrParams};
-use mapt::ce::{Ce, CeParams};
 use mapt::engine::{Engine, TransmitKind};
 use mapt::frag::FragParams;
 use mapt::map::{Dmr, EndUserPrefix, Provisioning, Rule, RuleSpec, RuleTable};
-use mapt::napt::NaptParams;
 use mapt::reply::{IcmpParams, Originate};
 use mapt::siit::{MssClamp, Mtu, TranslationParams};
 use mapt::stats::{DirectionSnapshot, Snapshot};
@@ -32,7 +31,7 @@ pub(super) const SMALL_TABLE: FragParams =
     FragParams { lifetime: Duration::from_secs(2), packets: 8, held_octets: 8 << 10 };
 
 /// More steps than this only make an input slow.
-const STEPS: usize = 64;
+const STEPS: usize = 128;
 
 fn rule(v6: &str, v4: &str, ea_len: u8) -> RuleSpec {
     RuleSpec {
@@ -77,7 +76,7 @@ pub(super) fn rules() -> Vec<RuleSpec> {
     ]
 }
 
-fn params(choice: u8) -> (TranslationParams, IcmpParams) {
+pub(super) fn params(choice: u8) -> (TranslationParams, IcmpParams) {
     let small = Mtu { ipv6: 1280, ipv4: 576, lowest_ipv6: 1280 };
     let translation = TranslationParams {
         mtu: if choice & 1 == 0 { Mtu::default() } else { small },
@@ -106,8 +105,34 @@ pub fn br(data: &[u8]) {
     let dmr = if choice & 4 == 0 { "2001:db8:ffff::/64" } else { "64:ff9b::/96" };
     let icmp = IcmpParams { ipv6_source: (choice & 4 != 0).then(|| "2001:db8:ffff::1".parse().expect("ours")), ..icmp };
     let params = BrParams { translation, icmp, check_interface_id: true, fragments: SMALL_TABLE, seed: 7 };
-    let mut run = Run::new(Box::new(Br::new(&provisioning(rules(), dmr, None), &params)), translation.mtu);
-    run.steps(steps, |input, output| {
+    let mut run = Run::new(Br::new(&provisioning(rules(), dmr, None), &params), AppendixA, translation.mtu);
+    run.steps(steps);
+}
+
+/// What an engine's own rules ask beside what holds for every engine.
+pub(super) trait Watch<E: Engine>: Sized {
+    /// A step of its own; `false` where it is none.
+    fn step(_run: &mut Run<E, Self>, _what: u8, _data: &[u8]) -> bool {
+        false
+    }
+    /// A packet comes.
+    fn before(&mut self, _engine: &mut E, _now: Duration) {}
+    /// One output of a packet.
+    fn output(&mut self, _cause: &Packet, _output: &Packet) {}
+    /// What became of the packet.
+    fn after(&mut self, _engine: &mut E, _input: &Packet, _verdict: Verdict, _outputs: &[Packet], _now: Duration) {}
+    /// An answer that comes with time.
+    fn late(&mut self, _reply: &Packet, _now: Duration) {
+        panic!("what expires goes nowhere");
+    }
+    /// Time has passed; whether the engine was told.
+    fn passed(&mut self, _engine: &mut E, _told: bool, _now: Duration) {}
+}
+
+struct AppendixA;
+
+impl Watch<Br> for AppendixA {
+    fn output(&mut self, input: &Packet, output: &Packet) {
         // RFC 7599 §8.3: nobody speaks with an address or a port that is not his. Appendix A's rule, by hand.
         let (ip, out) = (Ip::quoted(&input.bytes).expect("forwarded"), Ip::quoted(&output.bytes).expect("an output"));
         if let (true, false, [192, 0, 2, host], Some(port)) = (ip.v6, ip.is_icmp_error(), out.src, out.port(true)) {
@@ -116,89 +141,89 @@ pub fn br(data: &[u8]) {
             assert!(port >= 1024);
             assert_eq!(ip.src, map, "{port} of 192.0.2.{host}");
         }
-    });
+    }
 }
 
-/// A CE: with shared address, whole address, prefix, or none.
-pub fn ce(data: &[u8]) {
-    let Some((&choice, steps)) = data.split_first() else { return };
-    let (translation, icmp) = params(choice);
-    let (end_user, napt) = match choice >> 2 & 7 {
-        0..=2 => (Some("2001:db8:12:3400::/56"), true),
-        3 => (Some("2001:db8:4012::/48"), false),
-        4 => (Some("2001:db8:5012:3000::/52"), true),
-        5 => (Some("2001:db8:6000::/48"), false),
-        6 => (Some("2001:db8:7000::/56"), true),
-        _ => (None, true),
-    };
-    // So few that they run out.
-    let napt_params = NaptParams { max_flows: 16, ..NaptParams::default() };
-    let params = CeParams {
-        translation,
-        icmp,
-        check_interface_id: true,
-        fragments: SMALL_TABLE,
-        rewrite_identification: choice & 1 != 0,
-        napt,
-        napt_params,
-        seed: 7,
-    };
-    let rules = rules().into_iter().map(|rule| RuleSpec { forwarding: choice & 0x80 == 0, ..rule }).collect();
-    let engine = Ce::new(&provisioning(rules, "2001:db8:ffff::/64", end_user), &params);
-    let mut run = Run::new(Box::new(engine), translation.mtu);
-    run.rewrites = choice & 1 != 0;
-    run.steps(steps, |_, output| {
-        // RFC 7599 §8.1: the source is the MAP address, the port one of the 252.
-        let out = Ip::quoted(&output.bytes).expect("an output");
-        if let (true, 0..=2) = (out.v6, choice >> 2 & 7) {
-            assert_eq!(out.src, [0x20, 1, 0x0d, 0xb8, 0, 0x12, 0x34, 0, 0, 0, 192, 0, 2, 0x12, 0, 0x34]);
-            assert!(out.port(true).is_none_or(|port| port >= 1024 && (port >> 2) as u8 == 0x34));
-            let later = out.fragment.is_some_and(|(_, offset, _)| offset > 0);
-            assert!(out.port(true).is_some() || out.is_icmp_error() || later, "nothing without a port: {output:02x?}");
-        }
-    });
-}
-
-struct Run {
-    engine: Box<dyn Engine>,
-    mtu: Mtu,
-    now: Duration,
-    last: Option<Packet>,
+pub(super) struct Run<E: Engine, W: Watch<E>> {
+    pub(super) engine: E,
+    pub(super) watch: W,
+    pub(super) mtu: Mtu,
+    pub(super) now: Duration,
+    pub(super) last: Option<Packet>,
     /// Held inputs, and some that have expired since.
-    held: Vec<Packet>,
+    pub(super) held: Vec<Packet>,
     /// Whether the Identifications of a home's fragments are replaced.
-    rewrites: bool,
-    before: Snapshot,
+    pub(super) rewrites: bool,
+    pub(super) before: Snapshot,
+    buffer: PacketBuf,
 }
 
-impl Run {
-    fn new(engine: Box<dyn Engine>, mtu: Mtu) -> Run {
-        let now = Duration::from_secs(1000);
-        Run { engine, mtu, now, last: None, held: Vec::new(), rewrites: false, before: Snapshot::default() }
+impl<E: Engine, W: Watch<E>> Run<E, W> {
+    pub(super) fn new(engine: E, watch: W, mtu: Mtu) -> Run<E, W> {
+        Run {
+            engine,
+            watch,
+            mtu,
+            // More than a week, the longest time that a flow can have idled.
+            now: Duration::from_secs(1_000_000),
+            last: None,
+            held: Vec::new(),
+            rewrites: false,
+            before: Snapshot::default(),
+            buffer: PacketBuf::new(),
+        }
     }
 
-    fn steps(&mut self, mut data: &[u8], check: impl Fn(&Packet, &Packet)) {
+    pub(super) fn steps(&mut self, mut data: &[u8]) {
         for _ in 0..STEPS {
             let Some((&[what, high, low], rest)) = data.split_first_chunk::<3>() else { return };
             let len = usize::from(u16::from_be_bytes([high, low])).min(rest.len());
             let (step, rest) = rest.split_at(len);
             data = rest;
+            if W::step(self, what, step) {
+                continue;
+            }
             if what & 3 == 3 {
                 let seconds = step.first_chunk().map_or(0, |b| u16::from_be_bytes(*b));
-                self.now += Duration::from_secs(u64::from(seconds));
-                self.engine.handle_timeout(self.now);
-                assert!(self.engine.poll_transmit().is_none(), "what expires goes nowhere");
-                self.before = self.engine.counters().snapshot();
-                assert!(self.before.directions.iter().all(DirectionSnapshot::is_balanced));
+                self.pass(Duration::from_secs(u64::from(seconds)), true);
                 continue;
             }
             if let Some(packet) = self.packet(what, step) {
-                self.feed(packet, &check);
+                self.feed(packet);
             }
         }
     }
 
-    fn packet(&self, what: u8, mut step: &[u8]) -> Option<Packet> {
+    /// Time passes, and the engine is told, or it is late.
+    pub(super) fn pass(&mut self, time: Duration, told: bool) {
+        self.now += time;
+        if told {
+            let mut calls = 0;
+            self.engine.handle_timeout(self.now);
+            loop {
+                while let Some((kind, packet)) = self.engine.poll_transmit() {
+                    assert_eq!(kind, TransmitKind::Reply, "what expires goes nowhere");
+                    self.watch.late(&taken(packet), self.now);
+                }
+                if self.engine.poll_timeout().is_none_or(|at| at > self.now) {
+                    break;
+                }
+                calls += 1;
+                assert!(calls < 100, "always something to do: {:?} {:?}", self.engine.poll_timeout(), self.now);
+                self.engine.handle_timeout(self.now);
+            }
+        }
+        let after = self.engine.counters().snapshot();
+        for (after, before) in after.directions.iter().zip(&self.before.directions) {
+            assert!(after.is_balanced());
+            assert_eq!((after.received, after.forwarded), (before.received, before.forwarded));
+            assert!(after.held <= before.held);
+        }
+        self.before = after;
+        self.watch.passed(&mut self.engine, told, self.now);
+    }
+
+    pub(super) fn packet(&self, what: u8, mut step: &[u8]) -> Option<Packet> {
         let mut offload = None;
         if what & 4 != 0 {
             let (header, rest) = step.split_first_chunk::<10>()?;
@@ -235,18 +260,18 @@ impl Run {
     }
 
     /// One packet, and everything that must hold whatever it was.
-    fn feed(&mut self, input: Packet, check: &impl Fn(&Packet, &Packet)) {
-        let mut buffer = PacketBuf::from_slice(&input.bytes);
-        buffer.set_offload(input.offload);
-        let verdict = self.engine.handle(&mut buffer, self.now);
+    pub(super) fn feed(&mut self, input: Packet) {
+        self.watch.before(&mut self.engine, self.now);
+        self.buffer.set(&input.bytes);
+        self.buffer.set_offload(input.offload);
+        let verdict = self.engine.handle(&mut self.buffer, self.now);
         let mut outputs = Vec::new();
         let mut reply = None;
-        let taken = |packet: &PacketBuf| Packet { bytes: packet.bytes().to_vec(), offload: packet.offload() };
         if verdict == Verdict::Forward {
-            outputs.push(taken(&buffer));
+            outputs.push(taken(&self.buffer));
         } else if let Verdict::Drop { .. } = verdict {
-            assert_eq!(buffer.bytes(), input.bytes, "a dropped packet is what it was");
-            assert_eq!(buffer.offload(), input.offload);
+            assert_eq!(self.buffer.bytes(), input.bytes, "a dropped packet is what it was");
+            assert_eq!(self.buffer.offload(), input.offload);
         }
         while let Some((kind, packet)) = self.engine.poll_transmit() {
             match kind {
@@ -254,6 +279,7 @@ impl Run {
                 TransmitKind::Reply => assert!(reply.replace(taken(packet)).is_none(), "one answer"),
             }
         }
+        self.watch.after(&mut self.engine, &input, verdict, &outputs, self.now);
         self.count(verdict, &input, &outputs);
         assert_eq!(reply.is_some(), matches!(verdict, Verdict::Drop { reply: true, .. }));
         if let Some(reply) = &reply {
@@ -291,7 +317,7 @@ impl Run {
                 assert!(output.bytes.len() <= MAX_PACKET);
                 let mtu = if output.bytes[0] >> 4 == 6 { self.mtu.ipv6 } else { self.mtu.ipv4 };
                 assert!(output.is_gso() || output.bytes.len() <= mtu as usize, "{} octets", output.bytes.len());
-                check(cause, output);
+                self.watch.output(cause, output);
             }
         }
         assert!(rest.is_empty(), "an output of nothing: {rest:02x?}");
@@ -339,4 +365,8 @@ impl Run {
         let least = if ip.v6 { 1232 } else { 548 };
         assert!(input.is_gso() || quoted.len() == cause.total_len.min(least), "{}", quoted.len());
     }
+}
+
+fn taken(packet: &PacketBuf) -> Packet {
+    Packet { bytes: packet.bytes().to_vec(), offload: packet.offload() }
 }

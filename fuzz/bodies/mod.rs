@@ -2,6 +2,7 @@
 //! inputs, and by `tests/fuzz_replay.rs`, which runs the committed ones.
 #![allow(dead_code, unused_imports)]
 
+mod ce;
 mod config;
 mod control;
 mod engine;
@@ -9,11 +10,13 @@ pub mod oracle;
 mod pair;
 mod pcp;
 mod saved;
+mod tracker;
 mod wire;
 
+pub use ce::ce;
 pub use config::config;
 pub use control::control;
-pub use engine::{br, ce};
+pub use engine::br;
 pub use pair::pair;
 pub use pcp::pcp;
 pub use saved::saved;

@@ -373,6 +373,29 @@ fn a_connection_in_the_place_of_an_expired_one_has_its_ten_seconds() {
     assert_eq!(home.out(host(6, 1), web, "S", 1, 0), Ok(ports[0]));
 }
 
+/// Found by the fuzzer: flows that have expired let nobody in, swept or not, whoever they were with.
+#[test]
+fn expired_flows_admit_nobody() {
+    for filter in [Filter::EndpointIndependent, Filter::AddressDependent] {
+        let filtering = Filtering { tcp: Some(filter), udp: None };
+        let mut home = Home::with(set_252(), NaptParams { filtering, ..NaptParams::default() });
+        let knocker = server(0, 445);
+        let port = home.out(host(5, 1), server(0, 443), "S", 1, 0).unwrap();
+        assert_eq!(home.out(host(5, 1), server(0, 444), "S", 1, 0), Ok(port));
+        home.now += Duration::from_millis(239_999);
+        assert_eq!(home.back(port, knocker, "S", 1, 0), Ok(host(5, 1)));
+        home.now += Duration::from_millis(1);
+        for remote in [knocker, server(0, 443), server(0, 444)] {
+            assert_eq!(home.back(port, remote, "S", 1, 0), Err(Refusal::NoMapping), "{filter:?}");
+        }
+        // One that lives is with another.
+        assert_eq!(home.out(host(5, 1), server(1, 443), "S", 1, 0), Ok(port));
+        let others = if filter == Filter::AddressDependent { Err(Refusal::Filtered) } else { Ok(host(5, 1)) };
+        assert_eq!(home.back(port, knocker, "S", 1, 0), others);
+        assert_eq!(home.back(port, server(1, 80), "S", 1, 0), Ok(host(5, 1)));
+    }
+}
+
 /// Who knocks for hours at a door that nobody opens never looks young again: 2^16 ticks are 16,384 s.
 #[test]
 fn half_open_connections_give_way_after_hours_too() {

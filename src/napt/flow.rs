@@ -448,6 +448,12 @@ impl<K: InsideKey> Flows<K> {
         self.lists[..IDLES].iter().filter_map(|list| Some(self.deadline(&self.slots[slot(list.oldest?)]))).min()
     }
 
+    /// Flows that have expired and are not yet swept.
+    pub(super) fn expired(&self, now: Tick) -> impl Iterator<Item = (Id, &Flow<K>)> {
+        let of = move |idle| self.idling(idle).take_while(move |(_, flow)| self.is_expired(flow, now));
+        [Idle::Short, Idle::Established, Idle::Closing].into_iter().flat_map(of)
+    }
+
     /// The flow that has expired longest ago, by one of the idle times.
     pub(super) fn next_expired(&self, now: Tick) -> Option<(Id, &Flow<K>)> {
         let oldest = |list: &List| list.oldest.map(|id| (id, &self.slots[slot(id)]));

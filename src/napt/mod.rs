@@ -245,7 +245,7 @@ impl<K: InsideKey> Napt<K> {
         let flows = &self.table(protocol).flows;
         match flows.at_port(outside.port, remote) {
             Some((id, flow)) if !flows.is_expired(flow, Tick::reached(now)) => Ok(self.existing(protocol, id, flow)),
-            found => self.admit(protocol, outside, remote, found.is_some()),
+            found => self.admit(protocol, outside, remote, found.is_some(), now),
         }
     }
 
@@ -293,7 +293,8 @@ impl<K: InsideKey> Napt<K> {
             // What the filter let in without a flow.
             _ => {
                 let port = table.ports.port(table.ports.of_inside(&inside)?)?;
-                table.admit(port, remote, found.is_some(), self.is_open(protocol, port, remote)).ok()?;
+                let open = self.is_open(protocol, port, remote);
+                table.admit(port, remote, found.is_some(), open, Tick::reached(now)).ok()?;
                 port
             }
         };
@@ -387,9 +388,10 @@ impl<K: InsideKey> Napt<K> {
         outside: Outside,
         remote: Remote,
         expired: bool,
+        now: Duration,
     ) -> Result<Proposal<K>, Refusal> {
         let open = self.is_open(protocol, outside.port, remote);
-        let inside = self.table(protocol).admit(outside.port, remote, expired, open)?;
+        let inside = self.table(protocol).admit(outside.port, remote, expired, open, Tick::reached(now))?;
         Ok(Proposal { inside, outside, remote, protocol, flow: Proposed::Admitted })
     }
 }

@@ -13,7 +13,7 @@ use super::pool::{PortIndex, PortPool};
 use super::ports::{Ports, Use};
 use super::scarcity::Choice;
 use super::tcp::{Marks, TcpState};
-use super::{InsideKey, Protocol, Refusal, Remote, Segment};
+use super::{InsideKey, Protocol, Refusal, Remote, SWEEP, Segment};
 use crate::map::port_set::PortSet;
 
 /// What a table is told.
@@ -81,18 +81,27 @@ impl<K: InsideKey> Table<K> {
     }
 
     /// Whether somebody who has no flow of its own may send to a port; `expired` is its flow that ought to be gone, and a
-    /// pinned port may be `open` to it.
-    pub(super) fn admit(&self, port: u16, remote: Remote, expired: bool, open: bool) -> Result<K, Refusal> {
+    /// pinned port may be `open` to it. Other flows that ought to be gone count for nothing either, as many as one
+    /// `handle_timeout` would have ended.
+    pub(super) fn admit(&self, port: u16, remote: Remote, expired: bool, open: bool, now: Tick) -> Result<K, Refusal> {
         let index = self.ports.index(port).ok_or(Refusal::NoMapping)?;
         let pinned = self.ports.is_pinned(index);
-        if !pinned && self.ports.flows(index) <= u32::from(expired) {
+        let gone = |counts: &dyn Fn(&Flow<K>) -> bool| {
+            let flows = self.flows.expired(now).take(SWEEP);
+            let found = flows.filter(|(_, flow)| flow.port == port && counts(flow)).count() as u32;
+            found.max(u32::from(expired))
+        };
+        if !pinned && self.ports.flows(index) <= gone(&|_| true) {
             return Err(Refusal::NoMapping);
         }
         let Use::Own(inside) = self.ports.used(index) else { return Err(Refusal::Filtered) };
         let admitted = match self.filter {
             _ if pinned => open,
             Filter::EndpointIndependent => true,
-            Filter::AddressDependent => self.permits.count(to_address(port, remote.addr)) > u32::from(expired),
+            Filter::AddressDependent => {
+                let permits = self.permits.count(to_address(port, remote.addr));
+                permits > gone(&|flow| flow.remote.addr == remote.addr)
+            }
             Filter::AddressAndPortDependent => false,
         };
         if admitted { Ok(inside) } else { Err(Refusal::Filtered) }

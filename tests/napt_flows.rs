@@ -314,6 +314,32 @@ fn closed_connections_give_way() {
     }
 }
 
+/// However many have closed before it that leave nothing to this destination: who was alone on its port is found.
+#[test]
+fn closed_connections_give_way_whoever_closed_before() {
+    let mut home = Home::new(set_252());
+    let (web, own, elsewhere) =
+        (server(0, 443), |n: u16| server(1 + u32::from(n), 80), |n: u16| server(1000 + u32::from(n), 80));
+    let ports: Vec<u16> = (0..127).map(|n| home.connect(host(5, 1000 + n), own(n)).unwrap()).collect();
+    for n in 0..500u16 {
+        home.connect(host(6, 1000 + n), elsewhere(n)).unwrap();
+    }
+    for n in 0..125 {
+        home.connect(host(7, 1000 + n), web).unwrap();
+    }
+    (0..500u16).for_each(|n| home.close(host(6, 1000 + n), elsewhere(n)));
+    home.wait(1000);
+    assert_eq!(home.connect(host(8, 1), web), Err(Refusal::Exhausted), "each shared port has one to it");
+    for n in [70, 7] {
+        home.close(host(5, 1000 + n), own(n));
+        home.wait(1000);
+    }
+    assert_eq!(home.connect(host(8, 1), web), Ok(ports[70]));
+    assert_eq!(home.connect(host(8, 2), web), Ok(ports[7]));
+    assert_eq!(home.connect(host(8, 3), web), Err(Refusal::Exhausted));
+    assert_eq!(home.napt.flows(Protocol::Tcp), 127 + 500 + 125);
+}
+
 /// P44: a SYN flood of one host takes the set for ten seconds at most; what others have goes on.
 #[test]
 fn a_syn_flood() {

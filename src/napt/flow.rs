@@ -4,15 +4,16 @@
 //! A flow's number never changes while it lives. Slots and buckets are reserved at the start and touched when used.
 #[cfg(debug_assertions)]
 mod audit;
+mod beside;
 
 use std::hash::{Hash, Hasher};
 use std::num::NonZeroU32;
-use std::time::Duration;
 
 use super::clock::{Tick, Ticks};
 use super::keyed::KeyedHash;
 use super::tcp::{Marks, TcpState};
 use super::{Inside, InsideKey, Remote};
+use beside::{Among, Beside, CLOSED_PER_BUCKET, HOSTS};
 
 /// The number of a flow, from 1.
 pub(super) type Id = NonZeroU32;
@@ -37,11 +38,6 @@ pub(super) enum Idle {
 /// Those with a time.
 pub(super) const IDLES: usize = 3;
 
-/// Inside hosts are told apart by this many buckets where the one that holds most is looked for.
-const HOSTS: usize = 256;
-/// A bucket for so many flows where closed ones are looked for by their remote endpoint.
-const CLOSED_PER_BUCKET: usize = 32;
-
 /// One flow.
 pub(super) struct Flow<K> {
     pub(super) inside: K,
@@ -50,8 +46,7 @@ pub(super) struct Flow<K> {
     pub(super) port: u16,
     pub(super) tcp: TcpState,
     idle: Idle,
-    /// Whether it stands among those that nobody has answered.
-    waiting: bool,
+    among: Among,
     /// How many ticks it had waited when its idle time last began; at most 4.5 hours.
     waited: u16,
     /// The next flow of the outbound bucket, or the next vacant slot.
@@ -59,12 +54,19 @@ pub(super) struct Flow<K> {
     inbound: Option<Id>,
     older: Option<Id>,
     newer: Option<Id>,
-    /// Among those of its host that nobody has answered, or among the closed ones of its remote endpoint's bucket.
+    /// In the list that `among` says.
     beside_older: Option<Id>,
     beside_newer: Option<Id>,
     /// When its idle time began, in ticks since the table's first.
     since: u32,
     pub(super) marks: Marks,
+}
+
+impl<K> Flow<K> {
+    #[inline]
+    fn is_waiting(&self) -> bool {
+        self.among == Among::Unanswered
+    }
 }
 
 // A cache line: what a lookup finds is all that a refresh needs.
@@ -87,14 +89,6 @@ struct List {
     idle: Ticks,
 }
 
-/// Flows linked by `beside`.
-#[derive(Clone, Copy, Default)]
-struct Beside {
-    oldest: Option<Id>,
-    newest: Option<Id>,
-    count: u32,
-}
-
 pub(super) struct Flows<K> {
     slots: Vec<Flow<K>>,
     limit: usize,
@@ -108,6 +102,8 @@ pub(super) struct Flows<K> {
     hosts: Vec<Beside>,
     /// Closed ones, by remote endpoint.
     closed: Vec<Beside>,
+    /// Closed ones that were alone on a port of their own.
+    alone: Beside,
     base: Option<Tick>,
 }
 
@@ -141,6 +137,7 @@ impl<K: InsideKey> Flows<K> {
             lists: [idle[0], idle[1], idle[2], Ticks::FOREVER].map(|idle| List { oldest: None, newest: None, idle }),
             hosts: vec![Beside::default(); HOSTS],
             closed: vec![Beside::default(); (limit / CLOSED_PER_BUCKET).max(1).next_power_of_two()],
+            alone: Beside::default(),
             base: None,
         }
     }
@@ -234,11 +231,6 @@ impl<K: InsideKey> Flows<K> {
         since.after(self.lists[idle as usize].idle)
     }
 
-    /// How long nobody has answered a flow; `None` where somebody has.
-    pub(super) fn waited(&self, flow: &Flow<K>, now: Duration) -> Option<Duration> {
-        flow.waiting.then(|| now.saturating_sub(self.since(flow).before(flow.waited).time()))
-    }
-
     /// When a flow's idle time began.
     #[inline]
     pub(super) fn since(&self, flow: &Flow<K>) -> Tick {
@@ -255,7 +247,7 @@ impl<K: InsideKey> Flows<K> {
             port,
             tcp: TcpState::default(),
             idle: Idle::Short,
-            waiting: false,
+            among: Among::Nobody,
             waited: 0,
             outbound: self.outbound[out],
             inbound: self.inbound[back],
@@ -282,51 +274,36 @@ impl<K: InsideKey> Flows<K> {
         self.live += 1;
         self.outbound[out] = Some(id);
         self.inbound[back] = Some(id);
-        self.append(id);
+        self.append(id, false);
         Some(id)
     }
 
     /// A flow as it was elsewhere. Those of one idle time come in the order in which they have idled, the longest
-    /// first; `put_waiting` follows for those that wait.
-    pub(super) fn insert_as(&mut self, was: &Was<K>) -> Option<Id> {
+    /// first; `put_waiting` follows for those that wait. `alone`: on a port of its own, as far as is known.
+    pub(super) fn insert_as(&mut self, was: &Was<K>, alone: bool) -> Option<Id> {
         let id = self.insert(was.inside, was.remote, was.port, was.since)?;
         let flow = &mut self.slots[slot(id)];
         (flow.tcp, flow.marks) = (was.tcp, was.marks);
         let since = flow.since;
         if was.tcp.idle() != Idle::Short {
-            self.requeue(id, was.tcp.idle(), since);
+            self.requeue(id, was.tcp.idle(), since, alone);
         }
         Some(id)
     }
 
-    /// A flow waits, and had so for some ticks when its idle time began; the longest of a host comes first.
-    pub(super) fn put_waiting(&mut self, id: Id, waited: u16) {
-        if !self.slots[slot(id)].waiting {
-            self.wait(id, waited);
-        }
-    }
-
-    /// Another connection of the same ends: nobody has waited for an answer of it yet.
+    /// Starts the idle time of a flow afresh; `alone` is for one that is closed.
     #[inline]
-    pub(super) fn begin_again(&mut self, id: Id) {
-        if self.slots[slot(id)].waiting {
-            self.stop_waiting(id);
-        }
-    }
-
-    /// Starts the idle time of a flow afresh.
-    #[inline]
-    pub(super) fn refresh(&mut self, id: Id, idle: Idle, since: Tick) {
+    pub(super) fn refresh(&mut self, id: Id, idle: Idle, since: Tick, alone: bool) {
         let since = since.since(self.base.unwrap_or_default());
         let flow = &self.slots[slot(id)];
         if flow.since == since && flow.idle == idle {
             return;
         }
-        self.requeue(id, idle, since);
+        self.requeue(id, idle, since, alone);
     }
 
     #[inline(never)]
-    fn requeue(&mut self, id: Id, idle: Idle, since: u32) {
+    fn requeue(&mut self, id: Id, idle: Idle, since: u32, alone: bool) {
         if self.is_held(&self.slots[slot(id)]) {
             self.slots[slot(id)].since = since;
             return;
@@ -334,18 +311,18 @@ impl<K: InsideKey> Flows<K> {
         let flow = &mut self.slots[slot(id)];
         let more = u16::try_from(since.saturating_sub(flow.since)).unwrap_or(u16::MAX);
         flow.waited = flow.waited.saturating_add(more);
-        self.move_to(id, idle, since);
+        self.move_to(id, idle, since, alone);
     }
 
-    fn move_to(&mut self, id: Id, idle: Idle, since: u32) {
+    fn move_to(&mut self, id: Id, idle: Idle, since: u32, alone: bool) {
         self.unlink(id);
-        if idle == Idle::Closing && self.slots[slot(id)].waiting {
-            self.stop_waiting(id);
+        if idle == Idle::Closing {
+            self.leave(id);
         }
         let flow = &mut self.slots[slot(id)];
         flow.since = since;
         flow.idle = idle;
-        self.append(id);
+        self.append(id, alone);
     }
 
     /// Whether a flow lives until `release`, whatever idle time it has.
@@ -356,19 +333,17 @@ impl<K: InsideKey> Flows<K> {
 
     /// Keeps a flow until `release`. Nobody waits for an answer of it.
     pub(super) fn hold(&mut self, id: Id) {
-        if self.slots[slot(id)].waiting {
-            self.stop_waiting(id);
-        }
+        self.leave(id);
         let since = self.slots[slot(id)].since;
-        self.move_to(id, Idle::Held, since);
+        self.move_to(id, Idle::Held, since, false);
     }
 
     /// The inverse of `hold`; `false` where the flow's idle time is over. Else it starts afresh.
-    pub(super) fn release(&mut self, id: Id, now: Tick) -> bool {
+    pub(super) fn release(&mut self, id: Id, now: Tick, alone: bool) -> bool {
         let flow = &self.slots[slot(id)];
         let (idle, since) = (flow.tcp.idle(), now.since(self.base.unwrap_or_default()));
         let lives = now < self.since(flow).after(self.lists[idle as usize].idle);
-        self.move_to(id, idle, since);
+        self.move_to(id, idle, since, alone);
         lives
     }
 
@@ -385,17 +360,8 @@ impl<K: InsideKey> Flows<K> {
         flow.tcp = tcp;
         flow.marks = marks;
         let waiting = waiting && flow.idle != Idle::Held;
-        if flow.waiting != waiting {
+        if flow.is_waiting() != waiting {
             self.set_waiting(id, waiting);
-        }
-    }
-
-    #[cold]
-    fn set_waiting(&mut self, id: Id, waiting: bool) {
-        if waiting {
-            self.wait(id, 0);
-        } else {
-            self.stop_waiting(id);
         }
     }
 
@@ -408,34 +374,6 @@ impl<K: InsideKey> Flows<K> {
     /// Flows of an idle time, the longest idle first.
     pub(super) fn idling(&self, idle: Idle) -> impl Iterator<Item = (Id, &Flow<K>)> {
         self.chain(self.lists[idle as usize].oldest, |flow| flow.newer)
-    }
-
-    /// Closed flows with a remote endpoint, and perhaps others of its bucket, the longest closed first.
-    pub(super) fn closed_beside(&self, remote: Remote) -> impl Iterator<Item = (Id, &Flow<K>)> {
-        self.chain(self.closed[self.closed_bucket(remote)].oldest, |flow| flow.beside_newer)
-    }
-
-    /// Flows that have waited since before `limit` ticks, the longest first, of the inside host with most of them.
-    pub(super) fn waiting_longest(&self, now: Tick, limit: Ticks) -> impl Iterator<Item = (Id, &Flow<K>)> {
-        let waited = move |flow: &Flow<K>| self.has_waited(flow, now, limit);
-        let mut most = (0, None);
-        for host in &self.hosts {
-            if host.count > most.0 && host.oldest.is_some_and(|id| waited(&self.slots[slot(id)])) {
-                most = (host.count, host.oldest);
-            }
-        }
-        self.chain(most.1, |flow| flow.beside_newer).take_while(move |(_, flow)| waited(flow))
-    }
-
-    /// Flows that nobody has answered and the ticks before their idle time began, the longest of a host first.
-    pub(super) fn waiting(&self) -> impl Iterator<Item = (&Flow<K>, u16)> {
-        let of_host = |host: &Beside| self.chain(host.oldest, |flow| flow.beside_newer);
-        self.hosts.iter().flat_map(of_host).map(|(_, flow)| (flow, flow.waited))
-    }
-
-    /// Whether a flow has waited for so long.
-    pub(super) fn has_waited(&self, flow: &Flow<K>, now: Tick, limit: Ticks) -> bool {
-        flow.waiting && now.waited(self.since(flow), flow.waited) >= limit
     }
 
     fn chain(&self, first: Option<Id>, next: fn(&Flow<K>) -> Option<Id>) -> impl Iterator<Item = (Id, &Flow<K>)> {
@@ -463,9 +401,7 @@ impl<K: InsideKey> Flows<K> {
     /// Takes a flow out; its port and remote endpoint.
     pub(super) fn remove(&mut self, id: Id) -> (u16, Remote) {
         self.unlink(id);
-        if self.slots[slot(id)].waiting {
-            self.stop_waiting(id);
-        }
+        self.leave(id);
         let flow = &self.slots[slot(id)];
         let (port, remote) = (flow.port, flow.remote);
         let (out, back) = (self.outbound_bucket(&flow.inside, remote), self.inbound_bucket(port, remote));
@@ -514,34 +450,10 @@ impl<K: InsideKey> Flows<K> {
         self.hash.hash(&at_port(port, remote)) as usize & (self.inbound.len() - 1)
     }
 
-    fn host_bucket(&self, id: Id) -> usize {
-        self.hash.hash(&self.slots[slot(id)].inside.host()) as usize % HOSTS
-    }
-
-    fn closed_bucket(&self, remote: Remote) -> usize {
-        self.hash.hash(&at_port(0, remote)) as usize & (self.closed.len() - 1)
-    }
-
-    fn wait(&mut self, id: Id, waited: u16) {
-        let flow = &mut self.slots[slot(id)];
-        flow.waiting = true;
-        flow.waited = waited;
-        let host = self.host_bucket(id);
-        append_beside(&mut self.slots, &mut self.hosts[host], id);
-    }
-
-    fn stop_waiting(&mut self, id: Id) {
-        self.slots[slot(id)].waiting = false;
-        let host = self.host_bucket(id);
-        unlink_beside(&mut self.slots, &mut self.hosts[host], id);
-    }
-
     #[inline]
-    fn append(&mut self, id: Id) {
-        let flow = &self.slots[slot(id)];
-        if flow.idle == Idle::Closing {
-            let bucket = self.closed_bucket(flow.remote);
-            append_beside(&mut self.slots, &mut self.closed[bucket], id);
+    fn append(&mut self, id: Id, alone: bool) {
+        if self.slots[slot(id)].idle == Idle::Closing {
+            self.join(id, if alone { Among::Alone } else { Among::Closed });
         }
         let list = &mut self.lists[self.slots[slot(id)].idle as usize];
         let newest = list.newest.replace(id);
@@ -556,10 +468,8 @@ impl<K: InsideKey> Flows<K> {
 
     #[inline]
     fn unlink(&mut self, id: Id) {
-        let flow = &self.slots[slot(id)];
-        if flow.idle == Idle::Closing {
-            let bucket = self.closed_bucket(flow.remote);
-            unlink_beside(&mut self.slots, &mut self.closed[bucket], id);
+        if self.slots[slot(id)].idle == Idle::Closing {
+            self.leave(id);
         }
         let flow = &self.slots[slot(id)];
         let (older, newer) = (flow.older, flow.newer);
@@ -572,31 +482,5 @@ impl<K: InsideKey> Flows<K> {
             Some(newer) => self.slots[slot(newer)].older = older,
             None => list.newest = older,
         }
-    }
-}
-
-fn append_beside<K>(slots: &mut [Flow<K>], list: &mut Beside, id: Id) {
-    list.count += 1;
-    let newest = list.newest.replace(id);
-    match newest {
-        Some(before) => slots[slot(before)].beside_newer = Some(id),
-        None => list.oldest = Some(id),
-    }
-    let flow = &mut slots[slot(id)];
-    flow.beside_older = newest;
-    flow.beside_newer = None;
-}
-
-fn unlink_beside<K>(slots: &mut [Flow<K>], list: &mut Beside, id: Id) {
-    list.count -= 1;
-    let flow = &slots[slot(id)];
-    let (older, newer) = (flow.beside_older, flow.beside_newer);
-    match older {
-        Some(older) => slots[slot(older)].beside_newer = newer,
-        None => list.oldest = newer,
-    }
-    match newer {
-        Some(newer) => slots[slot(newer)].beside_older = older,
-        None => list.newest = older,
     }
 }

@@ -174,8 +174,7 @@ impl<K: InsideKey> Table<K> {
         found.map(|(id, _)| id)
     }
 
-    /// The longest closed of those that leave their port: of the ones to `remote` the first, unless one to elsewhere,
-    /// alone on its port, is older.
+    /// The longest closed of those that leave their port: to `remote` on a shared one, or alone on its own.
     fn closed_victim(&self, remote: Remote, shares: bool, now: Tick) -> Option<(Id, &Flow<K>)> {
         let fits = |(_, flow): &(Id, &Flow<K>)| self.leaves_its_port(flow, remote);
         let same = if shares {
@@ -184,9 +183,13 @@ impl<K: InsideKey> Table<K> {
         } else {
             None
         };
-        let before = same.map(|(_, flow)| self.flows.since(flow));
+        let alone = self.flows.closed_alone().take_while(|(_, flow)| self.is_closed(flow, now));
+        let alone = alone.take(LOOKED_AT).find(fits);
+        let longest = same.into_iter().chain(alone).min_by_key(|(_, flow)| self.flows.since(flow));
+        // Who was not alone when it closed may be by now.
+        let before = longest.map(|(_, flow)| self.flows.since(flow));
         let older = |(_, flow): &(Id, &Flow<K>)| before.is_none_or(|before| self.flows.since(flow) < before);
-        self.closed(now).take_while(older).take(LOOKED_AT).find(fits).or(same)
+        self.closed(now).take_while(older).take(LOOKED_AT).find(fits).or(longest)
     }
 
     /// TCP that has been closed for a while, the longest first.

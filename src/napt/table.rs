@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::clock::{Tick, Ticks};
 use super::counts::{Counts, to_address, to_remote};
 use super::events::{EventKind, Log, Why};
-use super::flow::{Flow, Flows, IDLES, Id, Was};
+use super::flow::{Flow, Flows, IDLES, Id, Idle, Was};
 use super::params::Filter;
 use super::pool::{PortIndex, PortPool};
 use super::ports::{Ports, Use};
@@ -149,7 +149,7 @@ impl<K: InsideKey> Table<K> {
         if self.flows.is_full() || !self.ports.add_flow(index, used) {
             return None;
         }
-        let Some(id) = self.flows.insert_as(was) else {
+        let Some(id) = self.flows.insert_as(was, self.is_for_one(index)) else {
             self.ports.remove_flow(index);
             return None;
         };
@@ -165,6 +165,23 @@ impl<K: InsideKey> Table<K> {
         self.version += 1;
     }
 
+    #[inline]
+    fn refresh(&mut self, id: Id, idle: Idle, since: Tick) {
+        let alone = idle == Idle::Closing && self.is_alone(id);
+        self.flows.refresh(id, idle, since, alone);
+    }
+
+    /// Whether a flow's end frees a port of its own.
+    fn is_alone(&self, id: Id) -> bool {
+        let index = self.flows.get(id).and_then(|flow| self.index(flow));
+        index.is_some_and(|index| self.is_for_one(index))
+    }
+
+    fn is_for_one(&self, index: PortIndex) -> bool {
+        let ports = &self.ports;
+        ports.flows(index) == 1 && !ports.is_pinned(index) && ports.used(index) != Use::Shared
+    }
+
     /// What a packet from the home does to a flow; `fresh`: it is new, or had expired.
     #[inline]
     pub(super) fn outbound(&mut self, id: Id, segment: Option<&Segment>, fresh: bool, since: Tick) {
@@ -177,19 +194,19 @@ impl<K: InsideKey> Table<K> {
                 let after = before.outbound(&mut marks, segment);
                 // Neither an RST (RFC 7857 §7.1) nor a state that stays refreshes.
                 if fresh || !segment.flags.rst || after.idle() != before.idle() {
-                    self.flows.refresh(id, after.idle(), since);
+                    self.refresh(id, after.idle(), since);
                 }
                 self.flows.set_tcp(id, after, marks, is_half_open(after));
             }
             (Protocol::Tcp, None) => {
-                self.flows.refresh(id, before.idle(), since);
+                self.refresh(id, before.idle(), since);
                 self.flows.set_tcp(id, before, marks, is_half_open(before));
             }
             (Protocol::Udp, _) => {
-                self.flows.refresh(id, TcpState::default().idle(), since);
+                self.refresh(id, TcpState::default().idle(), since);
                 self.flows.set_tcp(id, before, marks, before != TcpState::ANSWERED);
             }
-            (Protocol::Icmp, _) => self.flows.refresh(id, TcpState::default().idle(), since),
+            (Protocol::Icmp, _) => self.refresh(id, TcpState::default().idle(), since),
         }
     }
 
@@ -202,11 +219,11 @@ impl<K: InsideKey> Table<K> {
             (Protocol::Tcp, Some(segment)) => {
                 let after = before.inbound(&mut marks, segment);
                 if after.is_established() && !segment.flags.rst || after.idle() != before.idle() {
-                    self.flows.refresh(id, after.idle(), since);
+                    self.refresh(id, after.idle(), since);
                 }
                 self.flows.set_tcp(id, after, marks, is_half_open(after));
             }
-            (Protocol::Tcp, None) if before.is_established() => self.flows.refresh(id, before.idle(), since),
+            (Protocol::Tcp, None) if before.is_established() => self.refresh(id, before.idle(), since),
             (Protocol::Udp, _) if before != TcpState::ANSWERED => {
                 self.flows.set_tcp(id, TcpState::ANSWERED, Marks::default(), false);
             }
@@ -289,7 +306,7 @@ impl<K: InsideKey> Table<K> {
 
     /// Leaves a flow that was held to its idle time, which starts afresh; `false` where that is over.
     pub(super) fn release(&mut self, id: Id, since: Tick) -> bool {
-        let lives = self.flows.release(id, since);
+        let lives = self.flows.release(id, since, self.is_alone(id));
         if self.waits(self.flows.tcp(id).0) {
             self.flows.put_waiting(id, 0);
         }

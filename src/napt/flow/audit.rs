@@ -2,7 +2,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::{Beside, Flow, Flows, Id, Idle, slot};
+use super::{Among, Beside, Flow, Flows, Id, Idle, slot};
 use crate::napt::InsideKey;
 use crate::napt::audit::{Found, ensure};
 use crate::napt::clock::Tick;
@@ -29,7 +29,7 @@ impl<K: InsideKey> Flows<K> {
         ensure(self.all().all(|(_, flow)| fits(flow)), || "an idle time of another state".into())?;
         self.audit_beside(&self.hosts, "waiting", |id| {
             let flow = &self.slots[slot(id)];
-            (flow.waiting && flow.idle != Idle::Closing && flow.idle != Idle::Held).then(|| self.host_bucket(id))
+            flow.is_waiting().then(|| self.host_bucket(id))
         })?;
         for host in &self.hosts {
             let ids = self.numbers(host.oldest, |flow| flow.beside_newer)?;
@@ -38,15 +38,20 @@ impl<K: InsideKey> Flows<K> {
         }
         self.audit_beside(&self.closed, "closed", |id| {
             let flow = &self.slots[slot(id)];
-            (flow.idle == Idle::Closing).then(|| self.closed_bucket(flow.remote))
+            (flow.among == Among::Closed).then(|| self.closed_bucket(flow.remote))
         })?;
-        for bucket in &self.closed {
+        self.audit_beside(&[self.alone], "alone", |id| (self.slots[slot(id)].among == Among::Alone).then_some(0))?;
+        for bucket in self.closed.iter().chain([&self.alone]) {
             let ids = self.numbers(bucket.oldest, |flow| flow.beside_newer)?;
             let times: Vec<Tick> = ids.iter().map(|id| self.since(&self.slots[slot(*id)])).collect();
             ensure(times.is_sorted(), || format!("closed flows are out of order: {times:?}"))?;
         }
-        let both = self.all().filter(|(_, flow)| flow.waiting && flow.idle == Idle::Closing).count();
-        ensure(both == 0, || format!("{both} flows wait and are closed"))
+        let fits = |flow: &Flow<K>| match flow.among {
+            Among::Nobody => flow.idle != Idle::Closing,
+            Among::Unanswered => flow.idle != Idle::Closing && flow.idle != Idle::Held,
+            Among::Closed | Among::Alone => flow.idle == Idle::Closing,
+        };
+        ensure(self.all().all(|(_, flow)| fits(flow)), || "a flow in a list of another kind".into())
     }
 
     /// Both hash tables, bucket by bucket.

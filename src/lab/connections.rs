@@ -92,15 +92,6 @@ pub fn measure(
     }
     let mut micros = std::mem::take(&mut *tally.micros.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
     micros.sort_unstable();
-    if std::env::var_os("MAPT_HIST").is_some() {
-        let sum: f64 = micros.iter().map(|&x| x as f64).sum();
-        for q in [0.5, 0.9, 0.95, 0.99, 0.995, 0.999, 0.9999] {
-            let i = (micros.len() as f64 * q) as usize;
-            let tail: f64 = micros[i..].iter().map(|&x| x as f64).sum();
-            eprintln!("q{q} {} us, share of time above {:.3}", micros[i], tail / sum);
-        }
-        eprintln!("mean {} n {}", sum / micros.len() as f64, micros.len());
-    }
     let at = |share: f64| micros.get((micros.len() as f64 * share) as usize).map_or(f64::NAN, |&x| f64::from(x) / 1e3);
     let all = (good + bad).max(1);
     Ok(Connections {

@@ -6,6 +6,8 @@ mod ce;
 mod config;
 mod control;
 mod engine;
+mod flow;
+mod homes;
 pub mod oracle;
 mod pair;
 mod pcp;

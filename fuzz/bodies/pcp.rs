@@ -95,7 +95,10 @@ fn check_answer(napt: &Napt<Inside>, from: Ipv4Addr, request: &[u8], answer: &[u
     // What was granted is there.
     let word = |at: usize| u16::from_be_bytes([answer[at], answer[at + 1]]);
     let inside = Inside { addr: from, port: word(40) };
-    let wanted = |m: &Mapping| m.inside == inside && m.port == word(42) && m.remote.is_some() == (answer[1] == 130);
+    // RFC 6887 §12.1: the remote port, and its address behind two reserved octets.
+    let remote = (answer[1] == 130)
+        .then(|| Remote { addr: Ipv4Addr::new(answer[76], answer[77], answer[78], answer[79]), port: word(60) });
+    let wanted = |m: &Mapping| m.inside == inside && m.port == word(42) && m.remote == remote;
     let granted = napt.explicit(now).find(wanted).expect("granted, and not there");
     let seconds = Duration::from_secs(lifetime.into());
     assert!(granted.remaining.is_none_or(|left| left >= seconds && left < seconds + Duration::from_secs(1)));

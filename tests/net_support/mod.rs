@@ -471,6 +471,20 @@ pub fn tcp_both_ways(client: &Namespace, server: &Namespace, address: &str, port
     tcp_through(client, server, (address, port), port, octets);
 }
 
+/// On a port that was listened on a moment ago, perhaps: a child of another test's has our descriptors too until it is
+/// another program.
+fn listener(port: u16) -> TcpListener {
+    let mut listener = None;
+    wait_for("the port to listen on", || match TcpListener::bind(("0.0.0.0", port)) {
+        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => false,
+        bound => {
+            listener = Some(bound.unwrap());
+            true
+        }
+    });
+    listener.unwrap()
+}
+
 /// What `pattern` writes to a connection from `client` to `server`, both ways, `octets` each, checked octet by octet.
 /// A way that moves nothing for ten seconds fails. `outside` is where the client finds the port on which the server
 /// listens; whom the server sees is returned.
@@ -481,7 +495,7 @@ pub fn tcp_through(
     port: u16,
     octets: usize,
 ) -> SocketAddr {
-    let listener = server.run(|| TcpListener::bind(("0.0.0.0", port)).unwrap());
+    let listener = server.run(|| listener(port));
     let remote: SocketAddr = format!("{}:{}", outside.0, outside.1).parse().unwrap();
     let near = client
         .run(|| TcpStream::connect_timeout(&remote, Duration::from_secs(10)))
